@@ -1,0 +1,66 @@
+# Every target does its own set-up: the first use of `make demo` or `make test` on a machine that
+# has only Python and make creates .venv and installs the pinned packages into it.
+
+PYTHON ?= python3
+BAZEL ?= bazel
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+# TensorFlow's start-up messages would bury what the commands print.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test notebooks bench lint lock bazel clean
+
+help:  ## Say what each target does
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+demo: $(INSTALLED)  ## Train, fold, quantise and check a two-task network; report in runs/demo
+	$(BIN)/kmtl demo --output=runs/demo
+
+# The JAX run comes first, so that what is printed last is the summary of the full run.
+test: $(INSTALLED)  ## Run the tests, on the JAX backend and on the TensorFlow backend
+	@status=0; \
+	echo "== tests that run on both backends, on JAX =="; \
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests -m "both_backends and not nightly" || status=$$?; \
+	echo "== all tests, on TensorFlow =="; \
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests -m "not nightly" || status=$$?; \
+	exit $$status
+
+notebooks: $(INSTALLED)  ## Run the notebooks of colab/
+	$(BIN)/python -m pytest tests -k notebook
+
+bench: $(INSTALLED)  ## Run the benchmarks; results in docs/results
+	$(BIN)/python -m benchmarks --output=docs/results
+
+lint: $(INSTALLED)  ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bazel: $(INSTALLED)  ## Build the Bazel targets and run their tests
+	$(BAZEL) test //...
+
+lock: $(BIN)/python  ## Resolve setup.py anew into requirements.lock
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile setup.py --extra test --universal --python-version 3.11 \
+		--upgrade --quiet -o requirements.lock
+
+clean:  ## Remove the environment and everything that was generated
+	rm -rf .venv build dist runs *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements.lock setup.py pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(BIN)/python:
+	@command -v $(PYTHON) > /dev/null || \
+		{ echo "There is no $(PYTHON) here. Install Python 3.11, 3.12 or 3.13, or name yours: make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "kmtl needs Python 3.11, 3.12 or 3.13. Received: $$($(PYTHON) --version). Name another: make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || \
+		{ echo "$(PYTHON) cannot create environments. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv

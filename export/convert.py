@@ -1,0 +1,84 @@
+"""Keras to a float32 LiteRT flatbuffer; the only place that calls TensorFlow's converter."""
+
+import os
+import re
+import tempfile
+
+import keras
+
+SIGNATURE = "serving_default"
+
+
+def to_flatbuffer(model: keras.Model, batch_size: int | None) -> bytes:
+    """Converts a plain model with dict outputs, using builtin ops only.
+
+    Inputs and heads keep their names in the signature `serving_default`.
+
+    Args:
+        model: A model as `fold` returns it.
+        batch_size: The fixed batch size, or None for a dynamic one.
+
+    Raises:
+        ValueError: if an operation has no builtin LiteRT form; the message names the layer.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "LiteRT conversion needs Keras's TensorFlow backend. Save the model with "
+            "`model.save('model.keras')` and run `kmtl export model.keras`, or start Python "
+            f"with KERAS_BACKEND=tensorflow. Received: {keras.backend.backend()}"
+        )
+    import tensorflow as tf
+
+    specs = {
+        x.name: tf.TensorSpec((batch_size, *x.shape[1:]), x.dtype, name=x.name)
+        for x in model.inputs
+    }
+    single = len(model.inputs) == 1
+
+    @tf.function(autograph=False)
+    def serve(**inputs):
+        return model(next(iter(inputs.values())) if single else inputs, training=False)
+
+    module = tf.Module()
+    module.variables_of_model = [v.value for v in model.variables]
+    with tempfile.TemporaryDirectory() as folder:
+        concrete = serve.get_concrete_function(**specs)
+        tf.saved_model.save(module, folder, signatures={SIGNATURE: concrete})
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            folder, signature_keys=[SIGNATURE]
+        )
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        with quiet_stderr():
+            try:
+                return converter.convert()
+            except Exception as error:  # the converter's own type is private
+                raise _explained(error, model) from error
+
+
+def _explained(error, model) -> Exception:
+    """Names the layers in a converter's error about operations without a builtin form."""
+    text = str(error)
+    ops = sorted(set(re.findall(r"'tf\.(\w+)' op is neither", text)))
+    if not ops:
+        return error
+    names = [x.name for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
+    found = sorted({n for n in names if re.search(rf"[/\"@]{re.escape(n)}(_\d+)?[/@\"]", text)})
+    return ValueError(
+        "Every operation must have a builtin LiteRT form; the runtimes on devices have no "
+        f"others (Flex). Received: {', '.join(ops)} in layer {', '.join(found) or 'unknown'}"
+    )
+
+
+class quiet_stderr:
+    """Silences native code, which writes to the file descriptor and not to `sys.stderr`."""
+
+    def __enter__(self):
+        self._saved = os.dup(2)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
+
+    def __exit__(self, *_):
+        os.dup2(self._saved, 2)
+        os.close(self._saved)
+

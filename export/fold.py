@@ -1,0 +1,180 @@
+"""From a trained multi-task model to a plain Keras model with equal outputs."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from kmtl.models.graph import Cloner, is_graph, run
+
+# Layers that are the identity when not training.
+_TRAINING_ONLY = (
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.AlphaDropout,
+    keras.layers.ActivityRegularization,
+)
+
+
+def fold(model: keras.Model, tasks: str | Sequence[str] | None = None) -> keras.Model:
+    """Rewrites a trained model with built-in Keras layers only; its outputs stay equal.
+
+    What exists for training's sake disappears: gradient reversal, dropout, noise,
+    regularizers, loss weights, factorisations (their kernels are multiplied out), heads of
+    tasks that are left out and all that only they need. The result is float32 and
+    independent of kmtl and of the trained model, whose weights it copies.
+
+    A custom layer of your own is kept as it is, unless it has a method `fold(inputs)` that
+    returns its outputs made of built-in layers.
+
+    Args:
+        model: A functional model whose outputs are a dict of task name -> tensor.
+        tasks: The tasks to keep, a name or several. Defaults to `None`, all of them.
+
+    Returns:
+        A `keras.Model` with outputs `{task: tensor}` and the inputs those tasks need.
+
+    Raises:
+        ValueError: for unknown tasks, a model without named outputs, a weight that is not
+            finite (the message names it), or a kmtl layer inside a wrapper, where it cannot
+            be folded.
+
+    Example:
+
+    >>> import keras
+    >>> import kmtl.export
+    >>> tower = [keras.layers.Dense(8, activation="relu"), keras.layers.Dropout(0.5)]
+    >>> heads = {"left": keras.layers.Dense(2), "right": keras.layers.Dense(3)}
+    >>> model = kmtl.models.CrossStitchNetwork(tower, heads, inputs=(4,), stitch_after=[1])
+    >>> plain = kmtl.export.fold(model, tasks="left")
+    >>> print(sorted({type(layer).__name__ for layer in plain.layers}))
+    ['Add', 'Dense', 'InputLayer', 'Rescaling']
+    """
+    outputs = _outputs_by_task(model)
+    chosen = _chosen_tasks(tasks, outputs)
+    check_finite_weights(model)
+    cloner = Cloner(rename=lambda layer: layer.name, edit_config=_plain_config)
+
+    def call(operation, args, kwargs):
+        if hasattr(operation, "fold"):
+            return operation.fold(*args)
+        if _vanishes(operation, kwargs):
+            return args[0] if args else kwargs["inputs"]
+        if is_graph(operation):
+            flat = keras.tree.flatten(args[0] if args else kwargs["inputs"])
+            return run(operation, flat, call)
+        kwargs = {k: v for k, v in kwargs.items() if k != "training" or v}
+        return cloner(operation, args, kwargs)
+
+    inputs = [
+        keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in model.inputs
+    ]
+    tensors = run(model, inputs, call, needed=[outputs[task] for task in chosen])
+    used = _ancestors(tensors)
+    inputs = [x for x in inputs if id(x) in used]
+    return keras.Model(
+        inputs[0] if len(inputs) == 1 else {x.name: x for x in inputs},
+        dict(zip(chosen, tensors, strict=True)),
+        name=model.name,
+    )
+
+
+def check_finite_weights(model: keras.Model) -> None:
+    """Raises ValueError with the names of the weights that hold NaN or infinity."""
+    bad = [
+        weight.path
+        for weight in model.weights
+        if "float" in str(weight.dtype)
+        and not np.isfinite(keras.ops.convert_to_numpy(weight).astype("float32")).all()
+    ]
+    if bad:
+        raise ValueError(
+            "All weights must be finite before a model can be deployed. "
+            f"Received: NaN or infinity in {', '.join(bad)}"
+        )
+
+
+def _outputs_by_task(model) -> dict:
+    outputs = model.output if is_graph(model) else None
+    if not isinstance(outputs, dict):
+        raise ValueError(
+            "The model must be functional with a dict of task name -> tensor as outputs. "
+            f"Received: {model!r} with outputs {outputs}"
+        )
+    return outputs
+
+
+def _chosen_tasks(tasks, outputs) -> list[str]:
+    chosen = sorted(outputs) if tasks is None else [tasks] if isinstance(tasks, str) else [*tasks]
+    unknown = sorted(set(chosen) - set(outputs))
+    if unknown or not chosen:
+        raise ValueError(
+            f"`tasks` must be among the model's tasks {sorted(outputs)}. Received: tasks={tasks}"
+        )
+    return chosen
+
+
+def _vanishes(operation, kwargs) -> bool:
+    """Whether the operation does nothing at inference; augmentation layers included."""
+    if kwargs.get("training"):  # dropout that the user keeps on, for sampling
+        return False
+    name = type(operation).__name__
+    built_in = type(operation).__module__.startswith("keras.")
+    return isinstance(operation, _TRAINING_ONLY) or (
+        built_in and name.startswith("Random") and isinstance(operation, keras.layers.Layer)
+    )
+
+
+def _plain_config(layer, config: dict) -> dict:
+    """The config of a copy without penalties, constraints and half precision."""
+    config = _without_training_parts(config)
+    if "float" in getattr(layer, "compute_dtype", "") and layer.compute_dtype != "float32":
+        config["dtype"] = "float32"
+    ours = _registered_in_kmtl(config)
+    if ours:
+        raise ValueError(
+            f"Layer {layer.name!r} holds {', '.join(ours)}, which cannot be folded inside "
+            f"another layer; use it as a layer of the model. Received: {type(layer).__name__}"
+        )
+    return config
+
+
+def _without_training_parts(config):
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: None
+        if key.endswith(("_regularizer", "_constraint"))
+        else "zeros"
+        if key.endswith("_initializer") and _registered_in_kmtl(value)
+        else _without_training_parts(value)
+        for key, value in config.items()
+    }
+
+
+def _registered_in_kmtl(config) -> list[str]:
+    if isinstance(config, (list, tuple)):
+        return [name for item in config for name in _registered_in_kmtl(item)]
+    if not isinstance(config, dict):
+        return []
+    own = [config["registered_name"]] if str(config.get("registered_name")).startswith(
+        "kmtl>"
+    ) else []
+    return own + [name for value in config.values() for name in _registered_in_kmtl(value)]
+
+
+def _ancestors(tensors) -> set[int]:
+    """Ids of all tensors that the given ones depend on."""
+    seen, pending = set(), list(tensors)
+    while pending:
+        x = pending.pop()
+        if id(x) in seen:
+            continue
+        seen.add(id(x))
+        operation, node_index, _ = x._keras_history
+        pending.extend(operation._inbound_nodes[node_index].input_tensors)
+    return seen

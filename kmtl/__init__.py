@@ -1,0 +1,13 @@
+"""Multi-task learning for Keras 3, from shared layers to verified LiteRT files.
+
+`kmtl.export` is imported on its own, so that training pays nothing for it.
+"""
+
+from kmtl import datasets as datasets
+from kmtl import layers as layers
+from kmtl import models as models
+from kmtl import weighting as weighting
+from kmtl.models import MultiTaskModel as MultiTaskModel
+from kmtl.version import __version__ as __version__
+
+__all__ = ["MultiTaskModel", "__version__", "datasets", "layers", "models", "weighting"]

@@ -1,0 +1,137 @@
+"""One call that proves a layer: `check_layer`.
+
+For kmtl's own conformance table, and for layers that you write in its style.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+SEED = 20170
+
+
+def check_layer(
+    cls: type,
+    kwargs: Mapping,
+    input_shapes: Sequence | tuple,
+    output_shapes: Sequence | tuple,
+    *,
+    make_inputs: Callable | None = None,
+    mixed_precision: bool = True,
+    folds: bool = True,
+) -> None:
+    """Builds, runs, trains, saves, loads and folds a layer, and checks each result.
+
+    Checks, in order: every constructor argument is an attribute and in the config; the config
+    goes through JSON and back; symbolic, declared and eager output shapes agree, at two batch
+    sizes; one compiled `fit` step gives finite weights, also under XLA; `.keras` saving and
+    loading keeps the outputs; mixed precision computes in half precision; `fold` gives the
+    same outputs from built-in Keras layers.
+
+    Args:
+        cls: The layer's class.
+        kwargs: Constructor arguments.
+        input_shapes: Shape without the batch axis, or a list of them for a list of inputs.
+        output_shapes: The same for the outputs.
+        make_inputs: `(shape, rng) -> array`, when normal random numbers will not do.
+        mixed_precision: False for a layer that must stay in float32.
+        folds: False for a layer that is a built-in layer's equal already, without `fold`.
+    """
+    keras.utils.set_random_seed(SEED)
+    rng = np.random.default_rng(SEED)
+    make_inputs = make_inputs or (lambda shape, rng: rng.normal(size=shape).astype("float32"))
+
+    def batch(size):
+        return _map_shapes(lambda shape: make_inputs((size, *shape), rng), input_shapes)
+
+    layer = cls(**kwargs)
+    _check_config(layer, kwargs)
+    model = _wrap(layer, input_shapes)
+    expected = [tuple(shape) for shape in _flat_shapes(output_shapes)]
+    declared = layer.compute_output_shape(
+        _map_shapes(lambda shape: (None, *shape), input_shapes)
+    )
+    assert [tuple(s[1:]) for s in _flat_shapes(declared)] == expected, "compute_output_shape"
+    assert [tuple(x.shape[1:]) for x in model.outputs] == expected, "symbolic output shape"
+    for size in (2, 3):
+        eager = tree.flatten(layer(batch(size)))
+        assert [tuple(x.shape) for x in eager] == [(size, *s) for s in expected], "eager shape"
+
+    _check_training(model, batch(4), expected)
+    x = batch(3)
+    reference = _predict(model, x)
+    _check_saving(model, x, reference)
+    if mixed_precision:
+        half = cls(**kwargs, dtype="mixed_bfloat16")
+        outputs = tree.flatten(half(batch(2)))
+        assert all(keras.backend.standardize_dtype(y.dtype) == "bfloat16" for y in outputs)
+        assert all(w.dtype == "float32" for w in half.trainable_weights)
+    if folds:
+        _check_fold(layer, input_shapes, x, reference)
+
+
+def assert_plain(model: keras.Model) -> None:
+    """Every layer of `model` is one of Keras's own."""
+    for layer in model._flatten_layers(include_self=False):
+        module = type(layer).__module__
+        assert module.split(".")[0] == "keras", f"{layer.name} is a {module}.{type(layer)}"
+
+
+def _check_config(layer, kwargs):
+    for key, value in kwargs.items():
+        stored = getattr(layer, key)
+        if isinstance(value, (int, float, str, bool, type(None))) and isinstance(
+            stored, (int, float, str, bool, type(None))
+        ):
+            assert stored == value, f"`{key}` is not kept as given: {value!r} became {stored!r}"
+    config = layer.get_config()
+    assert set(kwargs) <= set(config), f"not in the config: {set(kwargs) - set(config)}"
+    again = type(layer).from_config(json.loads(json.dumps(config)))
+    assert json.dumps(again.get_config()) == json.dumps(config), "config round trip"
+
+
+def _check_training(model, x, output_shapes):
+    targets = [np.zeros((4, *shape), "float32") for shape in output_shapes]
+    for jit_compile in (False, True):
+        model.compile("sgd", loss=["mse"] * len(targets), jit_compile=jit_compile)
+        model.fit(x, targets, batch_size=4, epochs=1, verbose=0)
+    assert all(np.isfinite(w).all() for w in model.get_weights()), "weights after fit"
+
+
+def _check_saving(model, x, reference):
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.keras")
+        model.save(path)
+        loaded = keras.saving.load_model(path)
+    for a, b in zip(_predict(loaded, x), reference, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg="outputs after .keras save and load")
+
+
+def _check_fold(layer, input_shapes, x, reference):
+    inputs = _map_shapes(lambda shape: keras.Input(shape), input_shapes)
+    plain = keras.Model(inputs, tree.flatten(layer.fold(inputs)))
+    assert_plain(plain)
+    for a, b in zip(_predict(plain, x), reference, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg="fold")
+
+
+def _wrap(layer, input_shapes):
+    inputs = _map_shapes(lambda shape: keras.Input(shape), input_shapes)
+    return keras.Model(inputs, tree.flatten(layer(inputs)))
+
+
+def _predict(model, x):
+    return [ops.convert_to_numpy(y) for y in tree.flatten(model(x, training=False))]
+
+
+def _map_shapes(function, shapes):
+    return [function(s) for s in shapes] if isinstance(shapes, list) else function(shapes)
+
+
+def _flat_shapes(shapes):
+    return list(shapes) if isinstance(shapes, list) else [shapes]
