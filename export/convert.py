@@ -44,9 +44,7 @@ def to_flatbuffer(model: keras.Model, batch_size: int | None) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         concrete = serve.get_concrete_function(**specs)
         tf.saved_model.save(module, folder, signatures={SIGNATURE: concrete})
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            folder, signature_keys=[SIGNATURE]
-        )
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         with quiet_stderr():
             try:
@@ -81,4 +79,3 @@ class quiet_stderr:
     def __exit__(self, *_):
         os.dup2(self._saved, 2)
         os.close(self._saved)
-

@@ -70,9 +70,7 @@ def fold(model: keras.Model, tasks: str | Sequence[str] | None = None) -> keras.
         kwargs = {k: v for k, v in kwargs.items() if k != "training" or v}
         return cloner(operation, args, kwargs)
 
-    inputs = [
-        keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in model.inputs
-    ]
+    inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in model.inputs]
     tensors = run(model, inputs, call, needed=[outputs[task] for task in chosen])
     used = _ancestors(tensors)
     inputs = [x for x in inputs if id(x) in used]
@@ -161,9 +159,11 @@ def _registered_in_kmtl(config) -> list[str]:
         return [name for item in config for name in _registered_in_kmtl(item)]
     if not isinstance(config, dict):
         return []
-    own = [config["registered_name"]] if str(config.get("registered_name")).startswith(
-        "kmtl>"
-    ) else []
+    own = (
+        [config["registered_name"]]
+        if str(config.get("registered_name")).startswith("kmtl>")
+        else []
+    )
     return own + [name for value in config.values() for name in _registered_in_kmtl(value)]
 
 

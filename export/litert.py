@@ -196,8 +196,7 @@ def _expected_outputs(model, plain, inputs) -> dict[str, np.ndarray]:
     flat = [inputs[x.name] for x in reference.inputs]
     outputs = reference(keras.tree.pack_sequence_as(reference.input, flat), training=False)
     return {
-        task: keras.ops.convert_to_numpy(outputs[task]).astype("float32")
-        for task in plain.output
+        task: keras.ops.convert_to_numpy(outputs[task]).astype("float32") for task in plain.output
     }
 
 

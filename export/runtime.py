@@ -90,9 +90,7 @@ class LiteRTModel:
             for start in range(0, rows, self.batch_size):
                 chunk = {n: a[start : start + self.batch_size] for n, a in arrays.items()}
                 parts.append(self._backend.run({n: self._padded(a) for n, a in chunk.items()}))
-        return {
-            task: np.concatenate([part[task] for part in parts])[:rows] for task in self.tasks
-        }
+        return {task: np.concatenate([part[task] for part in parts])[:rows] for task in self.tasks}
 
     def run_once(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One call of the runtime with exactly `batch_size` rows, unchecked, for timing."""

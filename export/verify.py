@@ -35,8 +35,9 @@ def verify(
     Raises:
         VerificationError: if heads are missing or too far off; the message lists them.
     """
-    errors = {task: dict.fromkeys(_measures(expected[task], expected[task]), 0.0)
-              for task in expected}
+    errors = {
+        task: dict.fromkeys(_measures(expected[task], expected[task]), 0.0) for task in expected
+    }
     for runtime in RUNTIMES:
         answers = LiteRTModel(content, runtime)(inputs)
         if set(answers) != set(expected):
@@ -47,7 +48,9 @@ def verify(
         for task, reference in expected.items():
             for name, value in _measures(answers[task], reference).items():
                 errors[task][name] = max(errors[task][name], value)
-    bad = {t: e["relative_error"] for t, e in errors.items() if not e["relative_error"] <= tolerance}
+    bad = {
+        t: e["relative_error"] for t, e in errors.items() if not e["relative_error"] <= tolerance
+    }
     if bad:
         listed = ", ".join(f"{task} {value:.3g}" for task, value in bad.items())
         raise VerificationError(

@@ -3,11 +3,24 @@
 `kmtl.export` is imported on its own, so that training pays nothing for it.
 """
 
+from kmtl import callbacks as callbacks
 from kmtl import datasets as datasets
 from kmtl import layers as layers
+from kmtl import metrics as metrics
 from kmtl import models as models
+from kmtl import regularizers as regularizers
 from kmtl import weighting as weighting
 from kmtl.models import MultiTaskModel as MultiTaskModel
 from kmtl.version import __version__ as __version__
 
-__all__ = ["MultiTaskModel", "__version__", "datasets", "layers", "models", "weighting"]
+__all__ = [
+    "MultiTaskModel",
+    "__version__",
+    "callbacks",
+    "datasets",
+    "layers",
+    "metrics",
+    "models",
+    "regularizers",
+    "weighting",
+]

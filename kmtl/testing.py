@@ -1,6 +1,6 @@
-"""One call that proves a layer: `check_layer`.
+"""One call that proves a class: `check_layer`, `check_regularizer`, `check_weighting`.
 
-For kmtl's own conformance table, and for layers that you write in its style.
+For kmtl's own conformance table, and for classes that you write in its style.
 """
 
 import json
@@ -53,9 +53,7 @@ def check_layer(
     _check_config(layer, kwargs)
     model = _wrap(layer, input_shapes)
     expected = [tuple(shape) for shape in _flat_shapes(output_shapes)]
-    declared = layer.compute_output_shape(
-        _map_shapes(lambda shape: (None, *shape), input_shapes)
-    )
+    declared = layer.compute_output_shape(_map_shapes(lambda shape: (None, *shape), input_shapes))
     assert [tuple(s[1:]) for s in _flat_shapes(declared)] == expected, "compute_output_shape"
     assert [tuple(x.shape[1:]) for x in model.outputs] == expected, "symbolic output shape"
     for size in (2, 3):
@@ -73,6 +71,50 @@ def check_layer(
         assert all(w.dtype == "float32" for w in half.trainable_weights)
     if folds:
         _check_fold(layer, input_shapes, x, reference)
+
+
+def check_regularizer(cls: type, kwargs: Mapping, shape: Sequence[int]) -> None:
+    """A regularizer's config goes round, and its penalty is one finite number >= 0.
+
+    Args:
+        cls: The regularizer's class.
+        kwargs: Constructor arguments.
+        shape: Shape of a weight that it fits.
+    """
+    regularizer = cls(**kwargs)
+    _check_config(regularizer, kwargs)
+    weight = np.random.default_rng(SEED).normal(size=shape).astype("float32")
+    value = regularizer(ops.convert_to_tensor(weight))
+    again = cls.from_config(json.loads(json.dumps(regularizer.get_config())))
+    assert tuple(value.shape) == () and float(value) >= 0.0 and np.isfinite(float(value))
+    assert float(again(ops.convert_to_tensor(weight))) == float(value)
+
+
+def check_weighting(cls: type, kwargs: Mapping, tasks: Sequence[str]) -> None:
+    """A weighting's config and state go round, and its weights fit hard losses.
+
+    Args:
+        cls: A `kmtl.weighting.TaskWeighting`.
+        kwargs: Constructor arguments.
+        tasks: Task names.
+    """
+    rule = cls(**kwargs)
+    _check_config(rule, kwargs)
+    losses = {task: keras.losses.MeanSquaredError() for task in tasks}
+    rule.bind(losses)
+    again = cls.from_config(json.loads(json.dumps(rule.get_config())))
+    again.bind(losses)
+    rng = np.random.default_rng(SEED)
+    for variable, copy in zip(rule.state.variables, again.state.variables, strict=True):
+        variable.assign(variable + 0.1 * rng.normal(size=variable.shape))
+        copy.assign(variable)
+    for scale in (0.0, 1e-8, 1.0, 1e8):
+        values = ops.convert_to_tensor(np.arange(1, len(tasks) + 1, dtype="float32") * scale)
+        weights = ops.convert_to_numpy(rule.weights(values))
+        assert weights.shape == (len(tasks),) and np.isfinite(weights).all()
+        np.testing.assert_array_equal(ops.convert_to_numpy(again.weights(values)), weights)
+    assert np.isfinite(float(rule.penalty())) and float(rule.penalty()) == float(again.penalty())
+    assert all(np.isfinite(float(value)) for value in rule.describe().values())
 
 
 def assert_plain(model: keras.Model) -> None:

@@ -1,45 +1,140 @@
-"""Every public layer through `kmtl.testing.check_layer`, on both backends."""
+"""Every public class through the checks of its kind, on both backends.
+
+A class without a row fails the suite, and so does a row of a class that is gone.
+"""
 
 import inspect
 
 import keras
+import numpy as np
 import pytest
 
 import kmtl
-from kmtl.testing import check_layer
+from kmtl.testing import check_layer, check_regularizer, check_weighting
 
 pytestmark = pytest.mark.both_backends
 
-# class, constructor arguments, input shapes, output shapes, options of check_layer
+L = kmtl.layers
+
+# class, constructor arguments, input shapes, output shapes
 LAYERS = [
-    (kmtl.layers.CrossStitch, {"num_tasks": 2}, [(6,), (6,)], [(6,), (6,)], {}),
+    (L.CrossStitch, {"num_tasks": 2}, [(6,), (6,)], [(6,), (6,)]),
     (
-        kmtl.layers.CrossStitch,
+        L.CrossStitch,
         {"per_channel": False, "same_init": 0.7, "different_init": 0.1},
-        [(5, 4), (5, 4), (5, 4)],
-        [(5, 4), (5, 4), (5, 4)],
-        {},
+        [(5, 4)] * 3,
+        [(5, 4)] * 3,
+    ),
+    (L.CrossStitch, {"lr_multiplier": 10.0}, [(4, 4, 3)] * 2, [(4, 4, 3)] * 2),
+    (L.SluiceUnit, {"num_tasks": 2}, [(6,), (6,)], [(6,), (6,)]),
+    (L.SluiceUnit, {"num_subspaces": 3, "init": "balanced"}, [(5, 6)] * 3, [(5, 6)] * 3),
+    (L.SluiceUnit, {"init": "identity"}, [(4, 4, 6)] * 2, [(4, 4, 6)] * 2),
+    (L.SluiceUnit, {"same_init": 0.8}, [(4, 4, 6)] * 2, [(4, 4, 6)] * 2),
+    (L.LayerStitch, {}, [(6,)] * 3, (6,)),
+    (L.LayerStitch, {"init": "last", "last_init": 0.8}, [(5, 4)] * 2, (5, 4)),
+    (L.LayerStitch, {"init": "last"}, [(4, 4, 3)] * 2, (4, 4, 3)),
+    (L.GradientReversal, {}, (6,), (6,)),
+    (L.GradientReversal, {"strength": 0.5}, (5, 4), (5, 4)),
+    (L.TaskStackedDense, {"units": 4, "num_tasks": 3}, (6,), [(4,)] * 3),
+    (
+        L.TaskStackedDense,
+        {"units": 4, "num_tasks": 2, "activation": "softmax", "bias_initializer": "normal"},
+        [(5, 6)] * 2,
+        [(5, 4)] * 2,
     ),
     (
-        kmtl.layers.CrossStitch,
-        {"lr_multiplier": 10.0},
-        [(4, 4, 3), (4, 4, 3)],
-        [(4, 4, 3), (4, 4, 3)],
-        {},
+        L.TaskStackedDense,
+        {"units": 2, "num_tasks": 3, "use_bias": False, "kernel_regularizer": "l2"},
+        (4, 4, 3),
+        [(4, 4, 2)] * 3,
+    ),
+    (L.FactorizedDense, {"units": 5, "num_tasks": 3}, (4,), [(5,)] * 3),
+    (
+        L.FactorizedDense,
+        {"units": 5, "num_tasks": 2, "method": "tt", "rank": 2, "activation": "relu"},
+        [(7, 4)] * 2,
+        [(7, 5)] * 2,
+    ),
+    (
+        L.FactorizedDense,
+        {"units": 5, "num_tasks": 2, "init_from": np.ones((4, 5, 2)), "use_bias": False},
+        (4,),
+        [(5,)] * 2,
+    ),
+    (
+        L.FactorizedConv2D,
+        {"filters": 5, "kernel_size": 3, "num_tasks": 2, "strides": 2, "padding": "same"},
+        (8, 8, 4),
+        [(4, 4, 5)] * 2,
+    ),
+    (
+        L.FactorizedConv2D,
+        {"filters": 5, "kernel_size": (3, 2), "num_tasks": 2, "method": "tt", "rank": (2, 3, 4, 2)},
+        [(8, 8, 4)] * 2,
+        [(6, 7, 5)] * 2,
+    ),
+    (
+        L.FactorizedConv2D,
+        {
+            "filters": 5,
+            "kernel_size": 3,
+            "num_tasks": 3,
+            "method": "laf",
+            "kernel_regularizer": "l2",
+        },
+        (8, 8, 4),
+        [(6, 6, 5)] * 3,
+    ),
+]
+
+# class, constructor arguments, shape of a kernel
+REGULARIZERS = [
+    (kmtl.regularizers.OrthogonalSubspaces, {}, (4, 6)),
+    (kmtl.regularizers.OrthogonalSubspaces, {"strength": 0.5, "num_subspaces": 3}, (3, 3, 2, 6)),
+    (kmtl.regularizers.OrthogonalSubspaces, {"num_gates": 4}, (5, 16)),
+]
+
+# class, constructor arguments
+WEIGHTINGS = [
+    (kmtl.weighting.UncertaintyWeighting, {}),
+    (kmtl.weighting.UncertaintyWeighting, {"regularizer": "log1p", "initial_log_var": -0.5}),
+    (
+        kmtl.weighting.UncertaintyWeighting,
+        {"kinds": {"a": "laplace", "b": "classification", "c": "regression"}, "clip": (-5.0, 5.0)},
     ),
 ]
 
 
-@pytest.mark.parametrize("case", LAYERS, ids=lambda case: f"{case[0].__name__}-{case[2]}")
-def test_layer(case):
-    cls, kwargs, input_shapes, output_shapes, options = case
-    check_layer(cls, kwargs, input_shapes, output_shapes, **options)
+def label(value):
+    return value.__name__ if inspect.isclass(value) else str(value).replace(" ", "")
 
 
-def test_every_public_layer_has_a_row():
-    public = {
-        value
-        for value in vars(kmtl.layers).values()
-        if inspect.isclass(value) and issubclass(value, keras.layers.Layer)
-    }
-    assert public == {case[0] for case in LAYERS}
+@pytest.mark.parametrize(("cls", "kwargs", "inputs", "outputs"), LAYERS, ids=label)
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
+def test_layer(cls, kwargs, inputs, outputs):
+    check_layer(cls, kwargs, inputs, outputs)
+
+
+@pytest.mark.parametrize(("cls", "kwargs", "shape"), REGULARIZERS, ids=label)
+def test_regularizer(cls, kwargs, shape):
+    check_regularizer(cls, kwargs, shape)
+
+
+@pytest.mark.parametrize(("cls", "kwargs"), WEIGHTINGS, ids=label)
+def test_weighting(cls, kwargs):
+    check_weighting(cls, kwargs, tasks=("a", "b", "c"))
+
+
+@pytest.mark.parametrize(
+    ("room", "base", "rows"),
+    [
+        (kmtl.layers, keras.layers.Layer, LAYERS),
+        (kmtl.regularizers, keras.regularizers.Regularizer, REGULARIZERS),
+        (kmtl.weighting, kmtl.weighting.TaskWeighting, WEIGHTINGS),
+    ],
+    ids=["layers", "regularizers", "weighting"],
+)
+def test_every_public_class_has_a_row(room, base, rows):
+    public = {getattr(room, name) for name in room.__all__}
+    classes = {c for c in public if inspect.isclass(c) and issubclass(c, base) and c is not base}
+    assert classes == {row[0] for row in rows}

@@ -5,5 +5,19 @@ of built-in Keras layers; `kmtl.export.fold` calls it.
 """
 
 from kmtl.layers.cross_stitch import CrossStitch as CrossStitch
+from kmtl.layers.factorized_conv2d import FactorizedConv2D as FactorizedConv2D
+from kmtl.layers.factorized_dense import FactorizedDense as FactorizedDense
+from kmtl.layers.gradient_reversal import GradientReversal as GradientReversal
+from kmtl.layers.layer_stitch import LayerStitch as LayerStitch
+from kmtl.layers.sluice_unit import SluiceUnit as SluiceUnit
+from kmtl.layers.task_stacked_dense import TaskStackedDense as TaskStackedDense
 
-__all__ = ["CrossStitch"]
+__all__ = [
+    "CrossStitch",
+    "FactorizedConv2D",
+    "FactorizedDense",
+    "GradientReversal",
+    "LayerStitch",
+    "SluiceUnit",
+    "TaskStackedDense",
+]

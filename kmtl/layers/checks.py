@@ -2,11 +2,11 @@
 
 
 def check_streams(layer, shapes) -> None:
-    """Requires a list of equal shapes, one for each task."""
+    """Requires a list of equal shapes."""
     shapes = list(shapes) if isinstance(shapes, (list, tuple)) else [shapes]
     if not shapes or not all(isinstance(shape, (list, tuple)) for shape in shapes):
         raise ValueError(
-            f"`{type(layer).__name__}` takes a list of tensors, one for each task. "
+            f"`{type(layer).__name__}` takes a list of tensors of one shape. "
             f"Received: input_shape={shapes}"
         )
     if any(tuple(shape[1:]) != tuple(shapes[0][1:]) for shape in shapes):

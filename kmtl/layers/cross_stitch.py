@@ -114,9 +114,7 @@ class CrossStitch(keras.layers.Layer):
             axis = self.axis - 1 if self.axis > 0 else self.axis
             shape[axis] = -1
             alpha = ops.reshape(alpha, (self._tasks, self._tasks, *shape))
-        return [
-            sum(alpha[i, j] * x for j, x in enumerate(inputs)) for i in range(self._tasks)
-        ]
+        return [sum(alpha[i, j] * x for j, x in enumerate(inputs)) for i in range(self._tasks)]
 
     def compute_output_shape(self, input_shape):
         return list(input_shape)

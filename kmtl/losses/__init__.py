@@ -1,0 +1,3 @@
+"""Losses of several tasks."""
+
+__all__ = []

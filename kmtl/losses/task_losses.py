@@ -115,15 +115,13 @@ class TaskLosses:
             return tensors[0] if n == 1 else ops.concatenate(tensors, axis=0)
 
         def sums(x):
-            return [ops.sum(x)] if n == 1 else ops.unstack(
-                ops.sum(ops.reshape(x, (n, -1)), axis=1), n
+            return (
+                [ops.sum(x)] if n == 1 else ops.unstack(ops.sum(ops.reshape(x, (n, -1)), axis=1), n)
             )
 
         labels, present = split_missing(join([y[t] for t in tasks]), self.missing[tasks[0]])
         predictions = join([ops.convert_to_tensor(y_pred[t]) for t in tasks])
-        values = loss.call(
-            ops.cast(labels, loss.dtype), ops.cast(predictions, loss.dtype)
-        )
+        values = loss.call(ops.cast(labels, loss.dtype), ops.cast(predictions, loss.dtype))
         rank = len(values.shape)
         weights = None
         if sample_weight.get(tasks[0]) is not None:

@@ -69,7 +69,8 @@ def delta_m(
     for metrics below 0. Some later papers report the opposite sign, in percent.
 
     Reference: K.-K. Maninis, I. Radosavovic, I. Kokkinos (2019), "Attentive Single-Tasking of
-    Multiple Tasks", CVPR, arXiv:1904.08918, the average per-task drop of section 4.
+    Multiple Tasks", CVPR, arXiv:1904.08918, the average per-task drop in
+    performance.
     """
     if not multi_task:
         raise ValueError(f"`multi_task` must name a task. Received: multi_task={multi_task}")

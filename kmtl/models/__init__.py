@@ -1,7 +1,15 @@
 """The multi-task model and networks ready for any backbone."""
 
 from kmtl.models.cross_stitch_network import CrossStitchNetwork as CrossStitchNetwork
+from kmtl.models.factorized_network import FactorizedNetwork as FactorizedNetwork
 from kmtl.models.hard_sharing import HardSharing as HardSharing
 from kmtl.models.multi_task_model import MultiTaskModel as MultiTaskModel
+from kmtl.models.sluice_network import SluiceNetwork as SluiceNetwork
 
-__all__ = ["CrossStitchNetwork", "HardSharing", "MultiTaskModel"]
+__all__ = [
+    "CrossStitchNetwork",
+    "FactorizedNetwork",
+    "HardSharing",
+    "MultiTaskModel",
+    "SluiceNetwork",
+]

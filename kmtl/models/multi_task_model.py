@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import keras
 from keras import ops
 
-from kmtl import backend, weighting as weighting_lib
+from kmtl import backend
+from kmtl import weighting as weighting_lib
 from kmtl.losses.task_losses import TaskLosses
 from kmtl.metrics.task_metrics import NamedMeans, TaskMetrics
 from kmtl.models.non_finite import StopOnNonFiniteLoss
@@ -168,9 +169,7 @@ class MultiTaskModel(keras.Model):
         if self.weighting is None:
             weights = ops.array(parts["static_weights"], dtype=losses.dtype)
         else:
-            weights = self.weighting.weights(
-                backend.all_reduce_sum(ops.stop_gradient(losses))
-            )
+            weights = self.weighting.weights(backend.all_reduce_sum(ops.stop_gradient(losses)))
             penalties = penalties + self.weighting.penalty()
             if parts["described"] is not None:
                 values = ops.stack(list(self.weighting.describe().values()))

@@ -22,7 +22,8 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         bad = {
             name: float(value)
             for name, value in (logs or {}).items()
-            if name.endswith("loss") and not name.startswith("val_")
+            if name.endswith("loss")
+            and not name.startswith("val_")
             and not np.isfinite(float(value))
         }
         if bad:

@@ -41,8 +41,7 @@ def make_inputs(network: Stages, inputs):
     if inputs is None:
         if is_graph(network) and (network.built or not isinstance(network, keras.Sequential)):
             return [
-                keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name)
-                for x in network.inputs
+                keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in network.inputs
             ]
         raise ValueError(
             "`inputs` must be given where the network is a list of stages: a `keras.Input` or "
@@ -90,9 +89,7 @@ def run_together(
     joints = {task: _joints(tower, task, stitch_after) for task, tower in towers.items()}
     counts = {task: len(names) for task, names in joints.items()}
     if len(set(counts.values())) > 1:
-        raise ValueError(
-            f"Every tower must have as many joints as the others. Received: {counts}"
-        )
+        raise ValueError(f"Every tower must have as many joints as the others. Received: {counts}")
     runs = {
         task: _walk(tower, inputs, Cloner(_prefixed(task), edit_config))
         for task, tower in towers.items()

@@ -51,11 +51,11 @@ class OrthogonalSubspaces(keras.regularizers.Regularizer):
     >>> gates = kmtl.regularizers.OrthogonalSubspaces(num_gates=4)
     >>> layer = keras.layers.LSTM(10, recurrent_regularizer=gates)
 
-    Differences from the paper: for more than two subspaces, all pairs are added up. The
-    paper does not say whether units are rows or columns of its `G`. They are columns here, as
-    in the penalty of Bousmalis et al. (2016) that it cites. The released code has them as
-    rows, alternating between the subspaces; its product pairs unit i of one subspace with
-    unit i of the other and so depends on the order of the units.
+    Differences from the paper: for more than two subspaces, all pairs are added up. Units are
+    the columns of the paper's `G`, as in the penalty of Bousmalis et al. (2016) that it
+    follows. The released code has them as rows, alternating between the subspaces; its
+    product pairs unit i of one subspace with unit i of the other and so depends on the order
+    of the units.
 
     Reference: S. Ruder, J. Bingel, I. Augenstein, A. Soegaard (2019), "Latent Multi-task
     Architecture Learning", AAAI, arXiv:1705.08142 (2017 as "Sluice networks: Learning what to

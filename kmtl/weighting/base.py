@@ -22,7 +22,8 @@ class TaskWeighting:
     of `task_names`, which is sorted.
 
     Args:
-        name: Name of the rule's state in the model. Defaults to the class name in snake case.
+        name: Name of the rule's state in the model. Defaults to `None`, the class name in
+            snake case.
     """
 
     def __init__(self, name: str | None = None):

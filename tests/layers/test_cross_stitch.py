@@ -50,9 +50,7 @@ def test_convex_start_on_identical_inputs_returns_the_input():
 def test_start_for_more_than_two_tasks():
     layer = kmtl.layers.CrossStitch(same_init=0.8, per_channel=False, lr_multiplier=10.0)
     layer(streams(2, 3, tasks=3))
-    np.testing.assert_allclose(
-        ops.convert_to_numpy(layer.alpha), 0.1 + 0.7 * np.eye(3), rtol=1e-6
-    )
+    np.testing.assert_allclose(ops.convert_to_numpy(layer.alpha), 0.1 + 0.7 * np.eye(3), rtol=1e-6)
 
 
 def test_channels_do_not_mix_and_equal_matrices_equal_one():
@@ -101,9 +99,7 @@ def test_gradients_follow_the_paper():
     layer = kmtl.layers.CrossStitch(per_channel=False, same_init=0.6)
     inputs = [keras.Input((3,)), keras.Input((3,))]
     scales = [kmtl_scale(1.0), kmtl_scale(2.0)]
-    model = keras.Model(
-        inputs, layer([scale(i) for scale, i in zip(scales, inputs, strict=True)])
-    )
+    model = keras.Model(inputs, layer([scale(i) for scale, i in zip(scales, inputs, strict=True)]))
     x, up = streams(1, 3), streams(1, 3, seed=1)
     # The loss sum(up * y) has the chosen upstream gradient.
     model.compile(
