@@ -41,8 +41,17 @@ def to_flatbuffer(model: keras.Model, batch_size: int | None) -> bytes:
 
     module = tf.Module()
     module.variables_of_model = [v.value for v in model.variables]
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")  # "Assets written to" a folder that is gone a moment later
+    try:
+        return _convert(tf, module, serve.get_concrete_function(**specs), model)
+    finally:
+        logger.setLevel(level)
+
+
+def _convert(tf, module, concrete, model):
     with tempfile.TemporaryDirectory() as folder:
-        concrete = serve.get_concrete_function(**specs)
         tf.saved_model.save(module, folder, signatures={SIGNATURE: concrete})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
@@ -68,7 +77,10 @@ def _explained(error, model) -> Exception:
 
 
 class quiet_stderr:
-    """Silences native code, which writes to the file descriptor and not to `sys.stderr`."""
+    """Silences native code, which writes to the file descriptor and not to `sys.stderr`.
+
+    Python's own messages are unaffected once the block is left: errors carry their text.
+    """
 
     def __enter__(self):
         self._saved = os.dup(2)

@@ -1,0 +1,42 @@
+"""The notebooks run from top to bottom, on little data."""
+
+from pathlib import Path
+
+import keras
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+COLAB = Path(__file__).parents[1] / "colab"
+NOTEBOOKS = sorted(COLAB.glob("*.ipynb"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the notebooks export")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path, tmp_path):
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("epochs=10", "epochs=1")
+    NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    printed = [
+        output.text
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "stream" and output.name == "stdout"
+    ]
+    assert "test accuracy of the int8 file" in printed[-1]
+
+
+def test_the_quickstart_is_short():
+    cells = nbformat.read(COLAB / "quickstart.ipynb", as_version=4).cells
+    lines = [
+        line
+        for cell in cells[2:]  # the first code cell installs
+        if cell.cell_type == "code"
+        for line in cell.source.splitlines()
+        if line.strip() and not line.strip().startswith("#")
+    ]
+    assert len(lines) < 40
