@@ -65,6 +65,11 @@ class TaskMetrics(keras.metrics.Metric):
                     self._entries.append((name, task, metric, weighted))
 
     @property
+    def tasks(self) -> set[str]:
+        """The tasks that have a metric."""
+        return {task for _, task, _, _ in self._entries}
+
+    @property
     def variables(self):
         return [v for _, _, metric, _ in self._entries for v in metric.variables]
 

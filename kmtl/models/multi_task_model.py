@@ -1,5 +1,6 @@
 """The model that every network of kmtl is: a functional `keras.Model` over named tasks."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import keras
@@ -10,6 +11,7 @@ from kmtl import weighting as weighting_lib
 from kmtl.losses.task_losses import TaskLosses
 from kmtl.metrics.task_metrics import NamedMeans, TaskMetrics
 from kmtl.models.non_finite import StopOnNonFiniteLoss
+from kmtl.models.task_arguments import by_task, labels_by_task, lists_by_task, weights_by_task
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -66,7 +68,7 @@ class MultiTaskModel(keras.Model):
         super().__init__(inputs=inputs, outputs=dict(outputs), name=name, **kwargs)
         self.task_names = sorted(outputs)
         self.weighting = None
-        self._training_parts = None
+        self._training = None
 
     def compile(
         self,
@@ -106,8 +108,9 @@ class MultiTaskModel(keras.Model):
             "weighted_metrics": weighted_metrics,
             "missing": missing,
         }
-        missing = self._by_task("missing", missing)
-        losses = {k: v for k, v in self._by_task("loss", loss, complete=True).items() if v}
+        tasks = self.task_names
+        missing = by_task(tasks, "missing", missing)
+        losses = {k: v for k, v in by_task(tasks, "loss", loss, complete=True).items() if v}
         if not losses:
             raise ValueError(f"`loss` must be given for at least one task. Received: loss={loss}")
         task_losses = TaskLosses(losses, missing)
@@ -117,11 +120,11 @@ class MultiTaskModel(keras.Model):
                 "`loss_weights` cannot be used together with `weighting`. "
                 f"Received: loss_weights={loss_weights}, weighting={rule.name}"
             )
-        static = self._by_task("loss_weights", loss_weights)
-        several = len(self.task_names) > 1
+        static = by_task(tasks, "loss_weights", loss_weights)
+        several = len(tasks) > 1
         task_metrics = TaskMetrics(
-            self._lists_by_task("metrics", metrics),
-            self._lists_by_task("weighted_metrics", weighted_metrics),
+            lists_by_task(tasks, "metrics", metrics),
+            lists_by_task(tasks, "weighted_metrics", weighted_metrics),
             missing,
             prefix=several,
         )
@@ -133,47 +136,44 @@ class MultiTaskModel(keras.Model):
         self._replace_weighting(rule)
         super().compile(optimizer=optimizer, **kwargs)
         self.loss = loss
-        self._user_arguments = _Untracked({**user_arguments, "weighting": rule})
         described = list(rule.describe()) if rule is not None else []
-        self._training_parts = _Untracked(
-            {
-                "losses": task_losses,
-                "static_weights": [float(static.get(t, 1.0)) for t in task_losses.tasks],
-                "means": NamedMeans([f"{t}_loss" for t in task_losses.tasks], "task_losses")
-                if several
-                else None,
-                "metrics": task_metrics,
-                "described": NamedMeans(described, "weighting") if described else None,
-            }
+        self._training = _Training(
+            arguments={**user_arguments, "weighting": rule},
+            losses=task_losses,
+            static_weights=[float(static.get(task, 1.0)) for task in task_losses.tasks],
+            metrics=task_metrics,
+            loss_means=NamedMeans([f"{t}_loss" for t in task_losses.tasks], "task_losses")
+            if several
+            else None,
+            weighting_means=NamedMeans(described, "weighting") if described else None,
         )
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The total loss: this replica's share of the global one, exact in its gradient."""
         del x, training
-        parts = self._parts()
-        y, sample_weight = self._labels_by_task(y), self._weights_by_task(sample_weight)
-        task_losses = parts["losses"]
-        totals, divisors = task_losses(y, y_pred, sample_weight)
+        setup = self._require_compiled()
+        y, sample_weight = self._by_task(y, sample_weight)
+        totals, divisors = setup.losses(y, y_pred, sample_weight)
         replicas = backend.num_replicas()
         # Replicas hold different numbers of labels: divide by the global number.
         global_divisors = backend.all_reduce_sum(ops.stop_gradient(divisors))
         global_divisors = ops.where(
-            ops.array(task_losses.summed) | ops.equal(global_divisors, 0), 1.0, global_divisors
+            ops.array(setup.losses.summed) | ops.equal(global_divisors, 0), 1.0, global_divisors
         )
         losses = totals / global_divisors
-        if parts["means"] is not None:
-            counts = ops.where(ops.array(task_losses.summed), 1.0, divisors)
-            parts["means"].update_state(totals, counts)
+        if setup.loss_means is not None:
+            counts = ops.where(ops.array(setup.losses.summed), 1.0, divisors)
+            setup.loss_means.update_state(totals, counts)
 
         penalties = sum((ops.sum(ops.cast(p, losses.dtype)) for p in self.losses), 0.0)
         if self.weighting is None:
-            weights = ops.array(parts["static_weights"], dtype=losses.dtype)
+            weights = ops.array(setup.static_weights, dtype=losses.dtype)
         else:
             weights = self.weighting.weights(backend.all_reduce_sum(ops.stop_gradient(losses)))
             penalties = penalties + self.weighting.penalty()
-            if parts["described"] is not None:
+            if setup.weighting_means is not None:
                 values = ops.stack(list(self.weighting.describe().values()))
-                parts["described"].update_state(values, ops.ones_like(values))
+                setup.weighting_means.update_state(values, ops.ones_like(values))
         share = ops.sum(weights * losses) + penalties / replicas
         if replicas == 1:
             return share
@@ -185,19 +185,17 @@ class MultiTaskModel(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates every task's metrics on its present labels and returns the logs."""
         del x
-        self._parts()["metrics"].update_state(
-            self._labels_by_task(y), y_pred, self._weights_by_task(sample_weight)
-        )
+        y, sample_weight = self._by_task(y, sample_weight)
+        self._require_compiled().metrics.update_state(y, y_pred, sample_weight)
         return self.get_metrics_result()
 
     @property
     def metrics(self):
         inherited = super().metrics
-        if self._training_parts is None:
+        if self._training is None:
             return inherited
-        parts = self._training_parts.value
-        own = [parts[name] for name in ("means", "metrics", "described") if parts[name]]
-        return inherited[:1] + own + inherited[1:]
+        own = (self._training.loss_means, self._training.metrics, self._training.weighting_means)
+        return inherited[:1] + [metric for metric in own if metric is not None] + inherited[1:]
 
     def fit(self, *args, callbacks=None, **kwargs):
         """As `keras.Model.fit`; also stops at a loss that is not finite, naming the task."""
@@ -209,12 +207,12 @@ class MultiTaskModel(keras.Model):
         return super().fit(*args, callbacks=callbacks, **kwargs)
 
     def get_compile_config(self):
-        if self._training_parts is None:
+        if self._training is None:
             return {}
         config = super().get_compile_config()
         own = {
             key: keras.saving.serialize_keras_object(value)
-            for key, value in self._user_arguments.value.items()
+            for key, value in self._training.arguments.items()
         }
         return {**config, **own}
 
@@ -228,72 +226,28 @@ class MultiTaskModel(keras.Model):
         self.weighting = rule
         self.weighting_state = None if rule is None else rule.state
 
-    def _parts(self) -> dict:
-        if self._training_parts is None:
+    def _by_task(self, y, sample_weight):
+        needed = {*self._require_compiled().losses.tasks, *self._training.metrics.tasks}
+        labels = labels_by_task(self.task_names, needed, y)
+        return labels, weights_by_task(self.task_names, sample_weight)
+
+    def _require_compiled(self):
+        if self._training is None:
             raise ValueError("The model must be compiled first: call `model.compile(...)`.")
-        return self._training_parts.value
-
-    def _by_task(self, argument, value, complete=False) -> dict:
-        """`value` as a dict over tasks; a single value stands for all, None for none."""
-        if value is None:
-            return {}
-        if not isinstance(value, Mapping) or "class_name" in value:
-            return dict.fromkeys(self.task_names, value)
-        self._check_names(f"`{argument}`", value, complete)
-        return dict(value)
-
-    def _lists_by_task(self, argument, value) -> dict:
-        if value is None:
-            return {}
-        by_task = self._by_task(argument, value)
-        if len(self.task_names) > 1 and not isinstance(value, Mapping):
-            raise ValueError(
-                f"`{argument}` must be a dict of task name -> metrics, because metrics keep "
-                f"state of their own. Received: {argument}={value}"
-            )
-        return {
-            task: list(v) if isinstance(v, (list, tuple)) else [v]
-            for task, v in by_task.items()
-            if v is not None
-        }
-
-    def _check_names(self, what, names, complete):
-        unknown = sorted(set(names) - set(self.task_names))
-        absent = sorted(set(self.task_names) - set(names)) if complete else []
-        if unknown or absent:
-            raise ValueError(
-                f"{what} must name the model's tasks {self.task_names}. "
-                f"Received: unknown {unknown}, missing {absent}"
-            )
-
-    def _labels_by_task(self, y) -> Mapping:
-        if not isinstance(y, Mapping):
-            if len(self.task_names) == 1 and y is not None and not isinstance(y, (list, tuple)):
-                return {self.task_names[0]: y}
-            raise ValueError(
-                f"Labels must be a dict with the tasks {self.task_names}. Received: {type(y)}"
-            )
-        needed = set(self._parts()["losses"].tasks)
-        absent = sorted(needed - set(y))
-        unknown = sorted(set(y) - set(self.task_names))
-        if absent or unknown:
-            raise ValueError(
-                f"The labels must name the tasks that have a loss, {sorted(needed)}. "
-                f"Received: unknown {unknown}, missing {absent}"
-            )
-        return y
-
-    def _weights_by_task(self, sample_weight) -> Mapping:
-        if sample_weight is None:
-            return {}
-        if isinstance(sample_weight, Mapping):
-            self._check_names("`sample_weight`", sample_weight, complete=False)
-            return sample_weight
-        return dict.fromkeys(self.task_names, sample_weight)
+        return self._training
 
 
-class _Untracked:
-    """Keeps Keras from tracking what a model holds: `compile` replaces it as a whole."""
+@dataclasses.dataclass(frozen=True)
+class _Training:
+    """What `compile` sets up, as a whole, so that compiling again leaves nothing behind.
 
-    def __init__(self, value: dict):
-        self.value = value
+    Keras tracks metrics that are attributes; in here they are out of its sight, and
+    `MultiTaskModel.metrics` names them.
+    """
+
+    arguments: dict
+    losses: TaskLosses
+    static_weights: list[float]
+    metrics: TaskMetrics
+    loss_means: NamedMeans | None
+    weighting_means: NamedMeans | None
