@@ -37,7 +37,9 @@ def to_flatbuffer(model: keras.Model, batch_size: int | None) -> bytes:
 
     @tf.function(autograph=False)
     def serve(**inputs):
-        return model(next(iter(inputs.values())) if single else inputs, training=False)
+        # TensorFlow spells argument names as identifiers; the signature keeps ours.
+        named = {name: inputs[re.sub(r"\W", "_", name)] for name in specs}
+        return model(named[model.inputs[0].name] if single else named, training=False)
 
     module = tf.Module()
     module.variables_of_model = [v.value for v in model.variables]
@@ -59,15 +61,17 @@ def _convert(tf, module, concrete, model):
             try:
                 return converter.convert()
             except Exception as error:  # the converter's own type is private
-                raise _explained(error, model) from error
+                unsupported = _unsupported(str(error), model)
+                if unsupported is None:
+                    raise
+                raise unsupported from None  # the original goes over many pages
 
 
-def _explained(error, model) -> Exception:
-    """Names the layers in a converter's error about operations without a builtin form."""
-    text = str(error)
+def _unsupported(text, model) -> ValueError | None:
+    """Names the layers in a converter's message about operations without a builtin form."""
     ops = sorted(set(re.findall(r"'tf\.(\w+)' op is neither", text)))
     if not ops:
-        return error
+        return None
     names = [x.name for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
     found = sorted({n for n in names if re.search(rf"[/\"@]{re.escape(n)}(_\d+)?[/@\"]", text)})
     return ValueError(

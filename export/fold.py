@@ -71,7 +71,12 @@ def fold(model: keras.Model, tasks: str | Sequence[str] | None = None) -> keras.
         return cloner(operation, args, kwargs)
 
     inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in model.inputs]
-    tensors = run(model, inputs, call, needed=[outputs[task] for task in chosen])
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")  # of the layers that `fold` methods make
+    try:
+        tensors = run(model, inputs, call, needed=[outputs[task] for task in chosen])
+    finally:
+        keras.config.set_dtype_policy(policy)
     used = _ancestors(tensors)
     inputs = [x for x in inputs if id(x) in used]
     return keras.Model(

@@ -79,7 +79,7 @@ def export_litert(
             typical inputs: sets the int8 ranges, and all types are verified on it. Defaults
             to `None`, standard normal noise for verification; `"int8"` needs data.
         tolerance: Largest accepted relative error of a head. Defaults to `None`: 1e-5 for
-            float32, 5e-3 for float16, 0.2 for dynamic_int8, 0.5 for int8, which catches
+            float32, 5e-3 for float16, 0.1 for dynamic_int8, 0.2 for int8, which catches
             broken heads; set it lower where your application asks for it.
         tasks: The tasks to export. Defaults to `None`, all.
         batch_size: Rows computed at a time. Defaults to `1`.

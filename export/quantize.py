@@ -50,8 +50,26 @@ def quantize(flatbuffer: bytes, recipe: list[dict], samples: list[dict] | None) 
         with quiet_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             work = quantizer.Quantizer(bytearray(flatbuffer), recipe)
-            ranges = work.calibrate({SIGNATURE: samples}) if work.need_calibration else None
+            ranges = _calibrate(flatbuffer, recipe, samples) if work.need_calibration else None
             return bytes(work.quantize(ranges).quantized_model)
+
+
+def _calibrate(flatbuffer, recipe, samples) -> dict:
+    """The smallest and largest value of every tensor over all samples.
+
+    The quantiser's own default is a moving average of each sample's extremes, which cuts off
+    the range of any head with few outputs: for a single one, extremes are the value itself.
+    """
+    from ai_edge_quantizer import calibrator, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
+
+    rules = recipe_manager.RecipeManager()
+    rules.load_quantization_recipe(recipe)
+    calibration = calibrator.Calibrator(
+        bytearray(flatbuffer), qsv_update_func=qsv_utils.min_max_update
+    )
+    calibration.calibrate({SIGNATURE: samples}, rules)
+    return calibration.get_model_qsvs()
 
 
 def representative_samples(model, data, batch_size: int) -> list[dict]:

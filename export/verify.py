@@ -7,7 +7,7 @@ from kmtl.export.runtime import RUNTIMES, LiteRTModel
 # Largest accepted relative error of a head, || file - keras || / || keras || over the samples.
 # This gate is there for lost, swapped and garbled heads, which have about 1; how much accuracy
 # a type costs is the application's to judge, from `ExportResult.errors` and its own metric.
-TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "dynamic_int8": 0.2, "int8": 0.5}
+TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "dynamic_int8": 0.1, "int8": 0.2}
 
 
 class VerificationError(RuntimeError):
