@@ -70,10 +70,12 @@ def fold(model: keras.Model, tasks: str | Sequence[str] | None = None) -> keras.
         kwargs = {k: v for k, v in kwargs.items() if k != "training" or v}
         return cloner(operation, args, kwargs)
 
-    inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in model.inputs]
     policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")  # of the layers that `fold` methods make
+    keras.config.set_dtype_policy("float32")  # also of the layers that `fold` methods make
     try:
+        inputs = [
+            keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in model.inputs
+        ]
         tensors = run(model, inputs, call, needed=[outputs[task] for task in chosen])
     finally:
         keras.config.set_dtype_policy(policy)
