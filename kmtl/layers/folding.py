@@ -32,14 +32,6 @@ def _scaled(x, weight: np.ndarray, axis: int, name: str):
     if np.all(weight == 1.0):
         return x
     rank = len(x.shape)
-    if rank == 4 and axis in (-1, 3):
-        # A 1x1 depthwise convolution: integer accelerators and tfmot know it.
-        layer = keras.layers.DepthwiseConv2D(
-            1, use_bias=False, data_format="channels_last", name=name
-        )
-        layer.build(x.shape)
-        layer.set_weights([np.broadcast_to(weight, (1, 1, x.shape[-1]))[..., None]])
-        return layer(x)
     if np.ndim(weight) and axis not in (-1, rank - 1):
         weight = np.reshape(weight, [-1] + [1] * (rank - 1 - axis % rank))
     return keras.layers.Rescaling(weight.tolist(), name=name)(x)

@@ -11,6 +11,8 @@ CHECK_EVERY = 32
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
     """Raises `FloatingPointError` with the names of the tasks whose loss is NaN or infinite."""
 
+    async_safe = True  # Keras then leaves logs on the device until they are read
+
     def on_train_batch_end(self, batch, logs=None):
         if batch % CHECK_EVERY == 0:
             self._check(logs, f"batch {batch}")

@@ -1,0 +1,98 @@
+"""Interleaved timing: on a shared machine only ratios within one run mean anything."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One row of a benchmark: a candidate's time over a reference's.
+
+    Attributes:
+        case: What was measured.
+        candidate: Name of the candidate.
+        reference: Name of the reference.
+        candidate_ms: First quartile, median and third quartile of the candidate's times.
+        reference_ms: The same for the reference.
+        ratio: Quartiles of the ratio within a round, so that slow spells cancel out.
+        rounds: Number of rounds.
+        target: Largest median ratio that is accepted, or None for a row that only informs.
+    """
+
+    case: str
+    candidate: str
+    reference: str
+    candidate_ms: tuple[float, float, float]
+    reference_ms: tuple[float, float, float]
+    ratio: tuple[float, float, float]
+    rounds: int
+    target: float | None
+
+    @property
+    def verdict(self) -> str:
+        if self.target is None:
+            return "-"
+        return "met" if self.ratio[1] <= self.target else "missed"
+
+
+def stopwatch(run: Callable[[], object], calls: int = 1) -> Callable[[], float]:
+    """A function that calls `run` `calls` times and returns the seconds of one call."""
+
+    def seconds():
+        start = time.perf_counter()
+        for _ in range(calls):
+            run()
+        return (time.perf_counter() - start) / calls
+
+    return seconds
+
+
+def interleave(
+    timers: Mapping[str, Callable[[], float]], rounds: int, warmup: int = 1
+) -> dict[str, list[float]]:
+    """Runs every timer once a round, so that all meet the same load.
+
+    Args:
+        timers: Name -> function that does its work and returns its seconds.
+        rounds: Rounds that count.
+        warmup: Rounds before them that do not.
+
+    Returns:
+        Name -> seconds, one for each round.
+    """
+    seconds = {name: [] for name in timers}
+    for i in range(warmup + rounds):
+        # Back and forth: whoever always came second would find its neighbour's data in the cache.
+        for name in list(timers)[:: 1 if i % 2 else -1]:
+            elapsed = timers[name]()
+            if i >= warmup:
+                seconds[name].append(elapsed)
+    return seconds
+
+
+def compare(
+    case: str,
+    seconds: Mapping[str, Sequence[float]],
+    candidate: str,
+    reference: str,
+    target: float | None,
+) -> Comparison:
+    """The row for two of the timers of `interleave`."""
+    ours, theirs = np.asarray(seconds[candidate]), np.asarray(seconds[reference])
+    return Comparison(
+        case=case,
+        candidate=candidate,
+        reference=reference,
+        candidate_ms=_quartiles(ours * 1e3),
+        reference_ms=_quartiles(theirs * 1e3),
+        ratio=_quartiles(ours / theirs),
+        rounds=len(ours),
+        target=target,
+    )
+
+
+def _quartiles(values) -> tuple[float, float, float]:
+    return tuple(float(f"{q:.4g}") for q in np.percentile(values, [25, 50, 75]))
