@@ -3,15 +3,22 @@
 `kmtl.export` is imported on its own, so that training pays nothing for it.
 """
 
-from kmtl import callbacks as callbacks
-from kmtl import datasets as datasets
-from kmtl import layers as layers
-from kmtl import metrics as metrics
-from kmtl import models as models
-from kmtl import regularizers as regularizers
-from kmtl import weighting as weighting
-from kmtl.models import MultiTaskModel as MultiTaskModel
+import sys
+from pathlib import Path
+
 from kmtl.version import __version__ as __version__
+
+# The command `kmtl` answers `--help` without TensorFlow and sets Keras's environment first; it
+# imports what it needs itself (see kmtl/cli/main.py).
+if Path((getattr(sys, "argv", None) or [""])[0]).stem != "kmtl":
+    from kmtl import callbacks as callbacks
+    from kmtl import datasets as datasets
+    from kmtl import layers as layers
+    from kmtl import metrics as metrics
+    from kmtl import models as models
+    from kmtl import regularizers as regularizers
+    from kmtl import weighting as weighting
+    from kmtl.models import MultiTaskModel as MultiTaskModel
 
 __all__ = [
     "MultiTaskModel",

@@ -1,0 +1,3 @@
+"""The command `kmtl`: deploy, look at and run models without writing Python."""
+
+__all__ = []

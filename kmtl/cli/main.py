@@ -1,0 +1,135 @@
+"""Entry point of the command `kmtl`: finds the subcommand, parses its flags, reports errors."""
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from absl import flags
+
+# Each command is the module of that name beside this file. It has a docstring (its help),
+# POSITIONAL (names of its arguments), `define_flags(flag_values)` and `main(flag_values, *args)`.
+# It imports TensorFlow inside `main` only, so that help answers at once.
+COMMANDS = {
+    "demo": "train, compare and deploy small two-task networks; writes a report",
+    "export": "turn a trained .keras model into a verified .tflite file",
+    "inspect": "show the heads, types, operations and bytes of a .tflite file",
+    "run": "run a .tflite file on the arrays of an .npz file",
+}
+
+HELP = """Multi-task networks, from training to a verified LiteRT file.
+
+usage: kmtl COMMAND [ARGUMENTS] [--flags]
+
+commands:
+{commands}
+
+`kmtl COMMAND --help` explains a command."""
+
+SUCCESS, FAILURE, WRONG_USAGE = 0, 1, 2
+
+
+def run() -> None:
+    """Runs the command line of this process and exits."""
+    if "--debug" not in sys.argv:
+        _silence_native_code()
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs `kmtl` with these arguments.
+
+    Args:
+        arguments: The command line without the program's name.
+
+    Returns:
+        The exit code: 0, 1 for an error that was reported, 2 for wrong usage.
+    """
+    name, *rest = arguments or ["--help"]
+    if name in ("--help", "-h", "help"):
+        print(HELP.format(commands=_table(COMMANDS)))
+        return SUCCESS
+    if name not in COMMANDS:
+        _complain(f"unknown command {name!r}. The commands are:\n{_table(COMMANDS)}")
+        return WRONG_USAGE
+    command = importlib.import_module(f"kmtl.cli.{name}")
+    values = _flags_of(command)
+    if {"--help", "-h"} & set(rest):
+        print(_help(name, command, values))
+        return SUCCESS
+    try:
+        positional = values(["kmtl", *rest])[1:]
+        if len(positional) != len(command.POSITIONAL):
+            wanted = " ".join(command.POSITIONAL) or "no argument"
+            raise flags.Error(f"expected {wanted}. Received: {' '.join(positional) or 'nothing'}")
+    except flags.Error as error:
+        _complain(f"{_one_line(error)}\n`kmtl {name} --help` explains the command.")
+        return WRONG_USAGE
+    return _call(command, values, positional)
+
+
+def _call(command, values, positional) -> int:
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # before Keras is imported; LiteRT needs it
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    try:
+        command.main(values, *positional)
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return FAILURE
+    except _expected_errors() as error:
+        if values.debug:
+            raise
+        _complain(_one_line(error))
+        return FAILURE
+    return SUCCESS
+
+
+def _silence_native_code() -> None:
+    """Lets only Python write to the terminal's standard error.
+
+    TensorFlow and LiteRT report devices and processors there, at any time until the process
+    ends and whatever TF_CPP_MIN_LOG_LEVEL says.
+    """
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Errors whose message says it all; asked for only when there is one."""
+    verify = sys.modules.get("kmtl.export.verify")
+    return (ValueError, OSError, ImportError, *([verify.VerificationError] if verify else []))
+
+
+def _flags_of(command: ModuleType) -> flags.FlagValues:
+    values = flags.FlagValues()
+    command.define_flags(values)
+    flags.DEFINE_bool("debug", False, "Show where an error comes from.", flag_values=values)
+    values.set_gnu_getopt(True)  # flags may follow arguments
+    return values
+
+
+def _help(name, command, values) -> str:
+    usage = " ".join(["usage: kmtl", name, *command.POSITIONAL, "[--flags]"])
+    rows = {f"--{flag}": values[flag].help for flag in values}
+    return f"{command.__doc__.strip()}\n\n{usage}\n\nflags:\n{_table(rows)}"
+
+
+def _table(rows) -> str:
+    width = max(map(len, rows))
+    return "\n".join(f"  {name:{width}}  {text}" for name, text in rows.items())
+
+
+def _one_line(error) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _complain(message) -> None:
+    print(f"kmtl: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,55 @@
+"""Runs a .tflite file on the arrays of an .npz file and shows the first answers of each head.
+
+The .npz file holds one array for each input, by name, samples along the first axis.
+
+  kmtl run model.tflite --input=x.npz --output=answers.npz
+"""
+
+import numpy as np
+from absl import flags
+
+from kmtl.cli.arrays import read_arrays, write_arrays
+
+POSITIONAL = ("MODEL.tflite",)
+
+ROWS_SHOWN, VALUES_SHOWN = 5, 10
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Adds this command's flags."""
+    flags.DEFINE_string("input", None, "The .npz file with the inputs.", flag_values=values)
+    flags.DEFINE_string(
+        "output",
+        None,
+        "An .npz file to write the answers to, an array for each head.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "runtime",
+        "interpreter",
+        "interpreter (the default) or compiled_model.",
+        flag_values=values,
+    )
+    flags.mark_flag_as_required("input", flag_values=values)
+
+
+def main(values: flags.FlagValues, path: str) -> None:
+    """Runs the file at `path`."""
+    from kmtl.export import load_litert
+
+    runner = load_litert(path, runtime=values.runtime)
+    answers = runner(read_arrays("input", values.input, runner.input_details))
+    for task, array in answers.items():
+        print(f"{task}  {array.dtype} {' x '.join(map(str, array.shape))}")
+        for row, answer in enumerate(array[:ROWS_SHOWN]):
+            print(f"  row {row}  {_summary(answer.ravel())}")
+    if values.output is not None:
+        write_arrays(values.output, answers)
+        print(f"{values.output}  {len(next(iter(answers.values())))} rows")
+
+
+def _summary(answer) -> str:
+    shown = " ".join(f"{value:.4g}" for value in answer[:VALUES_SHOWN])
+    more = " ..." if answer.size > VALUES_SHOWN else ""
+    largest = f"   largest: {np.argmax(answer)}" if answer.size > 1 else ""
+    return f"[{shown}{more}]{largest}"

@@ -1,0 +1,77 @@
+"""Writes the chosen network as LiteRT files and measures each of them as a device would."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kmtl.datasets.overlay import Split, Splits
+from kmtl.demo.networks import CLASSES, TASKS
+from kmtl.export import LiteRTModel, export_litert, load_litert
+
+QUANTIZATIONS = ("float32", "float16", "dynamic_int8", "int8")
+
+REPRESENTATIVE_SAMPLES = 256
+ROUNDS, CALLS_PER_ROUND, WARM_UP = 10, 100, 20
+
+
+def deploy(model: keras.Model, folder: Path, data: Splits) -> dict:
+    """Exports `model` in every number type and measures the files.
+
+    Args:
+        model: The trained network.
+        folder: Where to write `<quantization>.tflite` and `.json`.
+        data: Training images set the int8 ranges; test images measure.
+
+    Returns:
+        Quantization -> path (in the folder), bytes, latency_ms (median of single-row calls,
+        one thread), test (accuracy of each task), max_abs_error (of each task's logits over all
+        test images, against the Keras model) and answers (task -> classes, for pictures).
+    """
+    files, runners = {}, {}
+    expected = model.predict(data.test.x, batch_size=500, verbose=0)
+    for quantization in QUANTIZATIONS:
+        result = export_litert(
+            model,
+            folder / f"{quantization}.tflite",
+            quantization=quantization,
+            representative_data=data.train.x[:REPRESENTATIVE_SAMPLES],
+            labels={task: [str(digit) for digit in range(CLASSES)] for task in TASKS},
+        )
+        runners[quantization] = load_litert(result.path)
+        files[quantization] = {
+            "path": result.path.name,
+            "bytes": result.bytes,
+            **_measure(runners[quantization], data.test, expected),
+        }
+    for quantization, latency in _latencies(runners, data.test.x[:1]).items():
+        files[quantization]["latency_ms"] = latency
+    return files
+
+
+def _measure(runner: LiteRTModel, test: Split, expected: Mapping) -> dict:
+    logits = runner(test.x)
+    answers = {task: logits[task].argmax(axis=-1) for task in TASKS}
+    return {
+        "test": {task: float(np.mean(answers[task] == test.y[task])) for task in TASKS},
+        "max_abs_error": {
+            task: float(np.abs(logits[task] - expected[task]).max()) for task in TASKS
+        },
+        "answers": answers,
+    }
+
+
+def _latencies(runners: Mapping[str, LiteRTModel], row: np.ndarray) -> dict[str, float]:
+    """Median milliseconds of a call. The files take turns, so that a busy moment hits them all."""
+    seconds = {name: [] for name in runners}
+    inputs = {name: {next(iter(r.input_details)): row} for name, r in runners.items()}
+    for _ in range(ROUNDS):
+        for name, runner in runners.items():
+            for call in range(WARM_UP + CALLS_PER_ROUND):
+                start = time.perf_counter()
+                runner.run_once(inputs[name])
+                if call >= WARM_UP:
+                    seconds[name].append(time.perf_counter() - start)
+    return {name: 1e3 * float(np.median(values)) for name, values in seconds.items()}
