@@ -8,11 +8,12 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from kmtl.demo.networks import SINGLE_TASK, TASKS
+from kmtl.demo.networks import PLAIN_SUM, SINGLE_TASK, TASKS
 from kmtl.demo.train import Run
 
 COLORS = {
     SINGLE_TASK: "#8b929c",
+    PLAIN_SUM: "#7dd3fc",
     "hard_sharing": "#3b82f6",
     "cross_stitch": "#f59e0b",
     "sluice": "#10b981",

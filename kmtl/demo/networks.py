@@ -19,6 +19,7 @@ IMAGE_SHAPE = (10, 10, 1)
 WIDTH = 32
 
 SINGLE_TASK = "single_task"
+PLAIN_SUM = "plain_sum"
 
 
 def stages() -> list:
@@ -48,6 +49,7 @@ def _hard_sharing(of_tasks):
 
 # Where a network has settings, they were chosen on the validation images.
 NETWORKS = {
+    PLAIN_SUM: lambda: _hard_sharing(heads(TASKS)),  # trained on the sum of the losses
     "hard_sharing": lambda: _hard_sharing(heads(TASKS)),
     "cross_stitch": lambda: CrossStitchNetwork(
         stages(), heads(TASKS), lr_multiplier=10.0, inputs=_image()

@@ -13,12 +13,13 @@ import tensorflow as tf
 
 from kmtl.datasets.overlay import Split
 from kmtl.demo import figures
-from kmtl.demo.networks import NETWORKS, SINGLE_TASK, TASKS
+from kmtl.demo.networks import NETWORKS, PLAIN_SUM, SINGLE_TASK, TASKS
 from kmtl.demo.results import mean_and_sd, percent
 from kmtl.demo.train import Run
 
 TITLES = {
     SINGLE_TASK: ("Single-task", "a network for each task; the baseline"),
+    PLAIN_SUM: ("Plain sum", "hard sharing trained on the unweighted sum of the losses"),
     "hard_sharing": ("Hard sharing", "one trunk, a head for each task"),
     "cross_stitch": ("Cross-stitch", "a tower for each task, mixed channel by channel"),
     "sluice": ("Sluice", "towers that share subspaces and choose their depth"),

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kmtl.datasets.overlay import Split, Splits
-from kmtl.demo.networks import NETWORKS, SINGLE_TASK, TASKS, single_task
+from kmtl.demo.networks import NETWORKS, PLAIN_SUM, SINGLE_TASK, TASKS, single_task
 from kmtl.layers import CrossStitch
 from kmtl.weighting import UncertaintyWeighting
 
@@ -85,7 +85,7 @@ def train_all(plan: Plan, data: Splits, strategy: tf.distribute.Strategy, progre
             keras.utils.set_random_seed(seed)
             with strategy.scope():
                 model = build()
-                _compile(model, plan)
+                _compile(model, network, plan)
                 runs.append(_fit(model, network, seed, plan, data, progress))
     return runs
 
@@ -96,8 +96,8 @@ def _jobs() -> list[tuple[str, tuple[str, ...], Callable]]:
     return baselines + [(name, TASKS, build) for name, build in NETWORKS.items()]
 
 
-def _compile(model, plan):
-    several = len(model.task_names) > 1
+def _compile(model, network, plan):
+    weighted = network not in (SINGLE_TASK, PLAIN_SUM)
     steps = plan.epochs * (plan.num_train // plan.batch_size)
     model.compile(
         optimizer=keras.optimizers.Adam(
@@ -105,7 +105,7 @@ def _compile(model, plan):
         ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics={task: ["accuracy"] for task in model.task_names},
-        weighting=UncertaintyWeighting() if several else None,
+        weighting=UncertaintyWeighting() if weighted else None,
         jit_compile=False,  # XLA takes longer here than it saves: models are small, trainings many
     )
 

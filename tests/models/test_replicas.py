@@ -32,6 +32,15 @@ NETWORKS = {
         [layer for stage in stages() for layer in stage], heads(), inputs=(6, 6, 1)
     ),
     "cross_stitch": lambda: kmtl.models.CrossStitchNetwork(stages(), heads(), inputs=(6, 6, 1)),
+    "sluice": lambda: kmtl.models.SluiceNetwork(
+        [stages()[0], [*stages()[1], layers.Reshape((1, 1, 4))]],
+        heads(),
+        readout=layers.GlobalAveragePooling2D,
+        inputs=(6, 6, 1),
+    ),
+    "factorized": lambda: kmtl.models.FactorizedNetwork(
+        [layer for stage in stages() for layer in stage], heads(), inputs=(6, 6, 1)
+    ),
 }
 
 
@@ -51,8 +60,17 @@ def train(network, weighting):
     return history, logs, model.get_weights()
 
 
-@pytest.mark.parametrize("weighting", [None, "uncertainty"])
-@pytest.mark.parametrize("network", sorted(NETWORKS))
+@pytest.mark.parametrize(
+    ("network", "weighting"),
+    [
+        ("hard_sharing", None),
+        ("hard_sharing", "uncertainty"),
+        ("cross_stitch", None),
+        ("cross_stitch", "uncertainty"),
+        ("sluice", "uncertainty"),
+        ("factorized", "uncertainty"),
+    ],
+)
 def test_two_replicas_equal_one(network, weighting, mirrored):
     history, logs, weights = train(network, weighting)
     with mirrored.scope():

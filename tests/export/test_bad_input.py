@@ -1,0 +1,275 @@
+"""Bad input ends in a clear error, with nothing half-written and no crash."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import kmtl
+from kmtl.export import export_litert, inspect_litert, load_litert
+from kmtl.export import files as files_module
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("kmtl.export is for the TensorFlow backend", allow_module_level=True)
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+A, B = np.ones((8, 3), "float32"), np.ones((8, 2), "float32")
+
+
+@pytest.fixture(scope="module")
+def model():
+    a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
+    joined = layers.Concatenate()([a, b])
+    return kmtl.MultiTaskModel(
+        {"a": a, "b": b}, {"zeta": layers.Dense(4)(joined), "mid": layers.Dense(4)(joined)}
+    )
+
+
+@pytest.fixture(scope="module")
+def content(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("good") / "m.tflite"
+    return export_litert(model, path).path.read_bytes()
+
+
+@pytest.mark.parametrize("quantization", ["float32", "int8"])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"a": A}, r"missing \['b'\]"),
+        ({"a": A, "b": B, "c": A}, r"unknown \['c'\]"),
+        (A, r"must be a dict with the inputs \['a', 'b'\]"),
+        ({"a": A[:, :2], "b": B}, r"'a' must have the shape \(samples, 3\).*Received: \(8, 2\)"),
+        ({"a": A, "b": B[..., None]}, r"'b' must have the shape.*Received: \(8, 2, 1\)"),
+        ({"a": A, "b": np.where(B > 0, np.nan, B)}, r"'b' must be finite.*Received: 16 values"),
+        ({"a": A * np.inf, "b": B}, r"'a' must be finite.*Received: 24 values"),
+        ({"a": A[:0], "b": B[:0]}, r"'a' must hold at least one sample.*Received: 0"),
+        ({"a": A, "b": B[:3]}, r"same number of rows.*Received: \{'a': 8, 'b': 3\}"),
+    ],
+)
+def test_representative_data(model, data, message, quantization, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export_litert(model, tmp_path / "m.tflite", quantization, representative_data=data)
+    assert not list(tmp_path.iterdir())
+
+
+def test_int8_needs_data_and_enough_rows(model, tmp_path):
+    with pytest.raises(ValueError, match=r"`representative_data` must be given.*Received: None"):
+        export_litert(model, tmp_path / "m.tflite", "int8")
+    with pytest.raises(ValueError, match=r"at least 9.*Received: \{'a': 8, 'b': 8\}"):
+        export_litert(
+            model, tmp_path / "m.tflite", "int8", representative_data={"a": A, "b": B}, batch_size=9
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_a_weight_that_is_not_finite_is_named(value, tmp_path):
+    x = keras.Input((3,))
+    broken = layers.Dense(2, name="broken")
+    model = kmtl.MultiTaskModel(x, {"a": layers.Dense(1)(broken(x))})
+    broken.kernel.assign(np.full((3, 2), value))
+    with pytest.raises(ValueError, match=r"must be finite.*Received: .*broken/kernel"):
+        export_litert(model, tmp_path / "m.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class NeedsFlex(layers.Layer):
+    def call(self, x):
+        return ops.erfinv(ops.tanh(x))
+
+
+@pytest.mark.parametrize("how", ["layer", "operation", "nested"])
+def test_an_operation_that_needs_flex_names_the_layer(how, tmp_path):
+    x = keras.Input((3,))
+    if how == "layer":
+        h = NeedsFlex(name="strange")(layers.Dense(2, name="plain")(x))
+    elif how == "operation":
+        h = ops.erfinv(layers.Dense(2, name="plain")(x))
+    else:
+        inner = keras.Input((3,))
+        h = keras.Model(inner, NeedsFlex(name="strange")(inner), name="inner")(x)
+    model = kmtl.MultiTaskModel(x, {"a": layers.Dense(1, name="head")(h)})
+    with pytest.raises(ValueError, match=r"builtin LiteRT form.*Received: Erfinv in") as caught:
+        export_litert(model, tmp_path / "m.tflite")
+    received = str(caught.value).split("Received: ")[1]
+    assert ("erfinv" if how == "operation" else "strange") in received.split(" in ")[1]
+    assert "head" not in received and "plain" not in received
+    assert not list(tmp_path.iterdir())
+
+
+EARLIER = {"m.tflite": b"earlier model", "m.json": b"earlier metadata"}
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    for name, data in EARLIER.items():
+        (tmp_path / name).write_bytes(data)
+    return tmp_path / "m.tflite"
+
+
+def assert_untouched(folder):
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == EARLIER
+
+
+def test_a_full_disk_while_writing(model, earlier, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files_module.os, "fsync", full)
+    with pytest.raises(OSError, match=r"must be writable. Received: No space left") as caught:
+        export_litert(model, earlier)
+    assert caught.value.errno == errno.ENOSPC
+    assert str(earlier) in str(caught.value)
+    assert_untouched(earlier.parent)
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_failure_while_renaming(model, earlier, failing, monkeypatch):
+    replace, calls = os.replace, []
+
+    def fails_once(source, target):
+        calls.append(target)
+        if len(calls) == failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        replace(source, target)
+
+    monkeypatch.setattr(files_module.os, "replace", fails_once)
+    with pytest.raises(OSError, match=r"must be writable"):
+        export_litert(model, earlier)
+    assert_untouched(earlier.parent)
+
+
+def test_a_path_below_a_file(model, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match=r"must be writable.*m.tflite"):
+        export_litert(model, tmp_path / "file" / "m.tflite")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["m.tflite", "m.json"])
+def test_a_folder_in_the_way(model, name, tmp_path):
+    (tmp_path / name).mkdir()
+    other = tmp_path / ("m.json" if name == "m.tflite" else "m.tflite")
+    other.write_bytes(b"earlier")
+    with pytest.raises(OSError, match=r"must be writable"):
+        export_litert(model, tmp_path / "m.tflite")
+    assert other.read_bytes() == b"earlier"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.json", "m.tflite"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(model, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match=r"must be writable"):
+        export_litert(model, tmp_path / "m.tflite")
+
+
+def test_an_interruption_leaves_the_earlier_files(model, earlier, monkeypatch):
+    def interrupted(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files_module.os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_litert(model, earlier)
+    assert_untouched(earlier.parent)
+
+
+@pytest.mark.parametrize("read", [inspect_litert, load_litert])
+@pytest.mark.parametrize("kind", ["empty", "short", "text", "zip", "half", "no_tail", "zeros"])
+def test_files_that_are_no_whole_model(read, kind, content, tmp_path):
+    path = tmp_path / "m.tflite"
+    path.write_bytes(
+        {
+            "empty": b"",
+            "short": content[:6],
+            "text": b"a text that is long enough" * 10,
+            "zip": b"PK\x03\x04" + bytes(200),
+            "half": content[: len(content) // 2],
+            "no_tail": content[:-40],
+            "zeros": content[:8] + bytes(len(content) - 8),
+        }[kind]
+    )
+    with pytest.raises(ValueError, match=r"A LiteRT model must .*Received: .*m.tflite"):
+        read(path)
+
+
+def test_a_model_without_named_heads(content, tmp_path):
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    anonymous = schema.ModelT.InitFromPackedBuf(content, 0)
+    anonymous.signatureDefs = None
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(anonymous.Pack(builder), b"TFL3")
+    path = tmp_path / "m.tflite"
+    path.write_bytes(bytes(builder.Output()))
+    for read in (inspect_litert, load_litert):
+        with pytest.raises(ValueError, match=r"named heads.*Received: .*no signature"):
+            read(path)
+
+
+def test_absent_files():
+    for read in (inspect_litert, load_litert):
+        with pytest.raises(FileNotFoundError):
+            read("/nowhere/m.tflite")
+
+
+FUZZ = """
+import sys
+import numpy as np
+from kmtl.export import inspect_litert, load_litert
+content = open(sys.argv[1], "rb").read()
+path = sys.argv[1] + ".damaged.tflite"
+rng = np.random.default_rng(int(sys.argv[2]))
+refused = 0
+for n in range(int(sys.argv[3])):
+    damaged = np.frombuffer(content, "uint8").copy()
+    kind = n % 4
+    if kind == 0:  # some bits flipped anywhere
+        for i in rng.integers(0, len(damaged), size=rng.integers(1, 9)):
+            damaged[i] ^= 1 << rng.integers(8)
+    elif kind == 1:  # a word replaced, as an offset or a length might be
+        i = rng.integers(0, len(damaged) // 4) * 4
+        damaged[i : i + 4] = rng.integers(0, 256, size=4)
+    elif kind == 2:  # cut short
+        damaged = damaged[: rng.integers(0, len(damaged))]
+    else:  # a part overwritten by another
+        size = int(rng.integers(1, 64))
+        i, j = rng.integers(0, len(damaged) - size, size=2)
+        damaged[i : i + size] = damaged[j : j + size].copy()
+    with open(path, "wb") as file:
+        file.write(damaged.tobytes())
+    for read in (inspect_litert, load_litert):
+        print(n, read.__name__, flush=True)
+        try:
+            read(path)
+        except ValueError as error:
+            assert "A LiteRT model must" in str(error), (n, error)
+            refused += 1
+print("refused", refused, flush=True)
+"""
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_damaged_files_are_refused_or_read_and_never_crash(content, seed, tmp_path):
+    path = tmp_path / "m.tflite"
+    path.write_bytes(content)
+    result = subprocess.run(
+        [sys.executable, "-c", FUZZ, str(path), str(seed), "60"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = result.stdout.splitlines()
+    assert result.returncode == 0, (result.returncode, lines[-1:], result.stderr[-2000:])
+    assert int(lines[-1].split()[1]) > 20
