@@ -12,10 +12,12 @@ from kmtl.export.litert import ExportResult as ExportResult
 from kmtl.export.litert import export_litert as export_litert
 from kmtl.export.runtime import LiteRTModel as LiteRTModel
 from kmtl.export.runtime import load_litert as load_litert
+from kmtl.export.verify import VerificationError as VerificationError
 
 __all__ = [
     "ExportResult",
     "LiteRTModel",
+    "VerificationError",
     "export_litert",
     "fold",
     "inspect_litert",

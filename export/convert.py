@@ -72,7 +72,7 @@ def _unsupported(text, model) -> ValueError | None:
     ops = sorted(set(re.findall(r"'tf\.(\w+)' op is neither", text)))
     if not ops:
         return None
-    names = [x.name for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
+    names = [x.name for x in model.operations if not isinstance(x, keras.layers.InputLayer)]
     found = sorted({n for n in names if re.search(rf"[/\"@]{re.escape(n)}(_\d+)?[/@\"]", text)})
     return ValueError(
         "Every operation must have a builtin LiteRT form; the runtimes on devices have no "

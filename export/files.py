@@ -1,6 +1,9 @@
 """Writing files so that nobody ever sees half of one."""
 
+import contextlib
+import errno
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,22 +18,37 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
         OSError: naming the path, if one cannot be written; files that stood there before are
             untouched and no temporary file is left.
     """
-    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in contents}
+    parts = {path: _beside(path, "part") for path in contents}
+    earlier = {path: _beside(path, "earlier") for path in contents}
+    done = []
     try:
         for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary[path], "wb") as file:
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
+            with open(parts[path], "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        for path, part in temporary.items():
+        for path, part in parts.items():
+            if path.exists():
+                shutil.copy2(path, earlier[path])
             os.replace(part, path)
+            done.append(path)
     except OSError as error:
+        for written in done:
+            if earlier[written].exists():
+                os.replace(earlier[written], written)
+            else:
+                written.unlink()
         raise OSError(
-            error.errno,
-            f"The files must be writable. Received: {error.strerror}",
-            str(path),
+            error.errno, f"The files must be writable. Received: {error.strerror}", str(path)
         ) from error
     finally:
-        for part in temporary.values():
-            part.unlink(missing_ok=True)
+        for leftover in (*parts.values(), *earlier.values()):
+            with contextlib.suppress(OSError):  # say what went wrong first, not this
+                leftover.unlink(missing_ok=True)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{suffix}")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from kmtl.models.graph import Cloner, is_graph, run
+from kmtl.models.graph import Cloner, is_graph, run, run_nested
 
 # Layers that are the identity when not training.
 _TRAINING_ONLY = (
@@ -18,6 +18,7 @@ _TRAINING_ONLY = (
     keras.layers.AlphaDropout,
     keras.layers.ActivityRegularization,
 )
+_AUGMENTATIONS = ("RandAugment", "MixUp", "CutMix", "AugMix")
 
 
 def fold(model: keras.Model, tasks: str | Sequence[str] | None = None) -> keras.Model:
@@ -62,12 +63,15 @@ def fold(model: keras.Model, tasks: str | Sequence[str] | None = None) -> keras.
     def call(operation, args, kwargs):
         if hasattr(operation, "fold"):
             return operation.fold(*args)
-        if _vanishes(operation, kwargs):
-            return args[0] if args else kwargs["inputs"]
+        kwargs = {k: v for k, v in kwargs.items() if k != "training"}  # this is inference
+        if _vanishes(operation):
+            return args[0] if args else next(iter(kwargs.values()))
+        if isinstance(operation, keras.layers.Pipeline):
+            for layer in operation.layers:
+                args = (call(layer, args, kwargs),)
+            return args[0]
         if is_graph(operation):
-            flat = keras.tree.flatten(args[0] if args else kwargs["inputs"])
-            return run(operation, flat, call)
-        kwargs = {k: v for k, v in kwargs.items() if k != "training" or v}
+            return run_nested(operation, args, kwargs, call)
         return cloner(operation, args, kwargs)
 
     policy = keras.config.dtype_policy()
@@ -123,22 +127,22 @@ def _chosen_tasks(tasks, outputs) -> list[str]:
     return chosen
 
 
-def _vanishes(operation, kwargs) -> bool:
-    """Whether the operation does nothing at inference; augmentation layers included."""
-    if kwargs.get("training"):  # dropout that the user keeps on, for sampling
-        return False
-    name = type(operation).__name__
-    built_in = type(operation).__module__.startswith("keras.")
-    return isinstance(operation, _TRAINING_ONLY) or (
-        built_in and name.startswith("Random") and isinstance(operation, keras.layers.Layer)
+def _vanishes(operation) -> bool:
+    """Whether the operation is there for training only."""
+    if isinstance(operation, _TRAINING_ONLY):
+        return True
+    # Keras's augmentation layers have no public base class.
+    name, built_in = type(operation).__name__, type(operation).__module__.startswith("keras.")
+    return (
+        built_in
+        and isinstance(operation, keras.layers.Layer)
+        and (name.startswith("Random") or name in _AUGMENTATIONS)
     )
 
 
 def _plain_config(layer, config: dict) -> dict:
     """The config of a copy without penalties, constraints and half precision."""
     config = _without_training_parts(config)
-    if "float" in getattr(layer, "compute_dtype", "") and layer.compute_dtype != "float32":
-        config["dtype"] = "float32"
     ours = _registered_in_kmtl(config)
     if ours:
         raise ValueError(
@@ -156,9 +160,17 @@ def _without_training_parts(config):
         if key.endswith(("_regularizer", "_constraint"))
         else "zeros"
         if key.endswith("_initializer") and _registered_in_kmtl(value)
+        else "float32"
+        if key == "dtype" and _is_other_float(value)
         else _without_training_parts(value)
         for key, value in config.items()
     }
+
+
+def _is_other_float(dtype) -> bool:
+    """Whether a dtype or policy, as it stands in a config, computes in another float type."""
+    name = dtype.get("config", {}).get("name") if isinstance(dtype, dict) else dtype
+    return "float" in str(name) and name != "float32"
 
 
 def _registered_in_kmtl(config) -> list[str]:

@@ -91,13 +91,13 @@ def representative_samples(model, data, batch_size: int) -> list[dict]:
             f"inputs {sorted(inputs)}. Received: None"
         )
     arrays = as_named_arrays(data, inputs)
-    rows = {name: len(array) for name, array in arrays.items()}
-    if len(set(rows.values())) > 1 or min(rows.values()) < batch_size:
+    rows = len(next(iter(arrays.values())))
+    if rows < batch_size:
         raise ValueError(
-            f"`representative_data` must hold the same number of rows for every input, at "
-            f"least {batch_size}. Received: {rows}"
+            f"`representative_data` must hold at least `batch_size` rows. "
+            f"Received: {rows} rows, batch_size={batch_size}"
         )
-    count = next(iter(rows.values())) // batch_size
+    count = rows // batch_size
     return [
         {name: a[i * batch_size : (i + 1) * batch_size] for name, a in arrays.items()}
         for i in range(count)
@@ -143,4 +143,7 @@ def as_named_arrays(data, inputs: dict) -> dict[str, np.ndarray]:
                 f"{int((~np.isfinite(array)).sum())} values that are NaN or infinite"
             )
         arrays[name] = array
+    rows = {name: len(array) for name, array in arrays.items()}
+    if len(set(rows.values())) > 1:
+        raise ValueError(f"All inputs must have the same number of rows. Received: {rows}")
     return arrays

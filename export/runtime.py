@@ -151,11 +151,16 @@ class _CompiledModel:
 
 @functools.cache
 def _shared_environment():
+    """One for the process: each would print when it is made and when it goes."""
     from ai_edge_litert.environment import Environment, EnvironmentOptions
 
-    environment = Environment.create(options=EnvironmentOptions())
-    atexit.register(_close_quietly, environment)
-    return environment
+    atexit.register(_silence_native_exit)
+    return Environment.create(options=EnvironmentOptions())
+
+
+def _silence_native_exit():
+    # LiteRT's own statics print as they are destroyed, after all of Python is done.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _close_quietly(resource):

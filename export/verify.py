@@ -39,7 +39,13 @@ def verify(
         task: dict.fromkeys(_measures(expected[task], expected[task]), 0.0) for task in expected
     }
     for runtime in RUNTIMES:
-        answers = LiteRTModel(content, runtime)(inputs)
+        try:
+            answers = LiteRTModel(content, runtime)(inputs)
+        except RuntimeError as error:
+            raise VerificationError(
+                f"Both LiteRT runtimes must find every head of {sorted(expected)}; heads that "
+                f"compute the same are one to the converter. Received: {error} from {runtime}"
+            ) from error
         if set(answers) != set(expected):
             raise VerificationError(
                 f"The file must have the heads {sorted(expected)}. "

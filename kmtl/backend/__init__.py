@@ -1,9 +1,13 @@
 """What differs between Keras backends, one small module each.
 
-`all_reduce_sum(x)` adds a tensor over replicas; `num_replicas()` counts them.
+`all_reduce_sum(x)` adds a tensor over replicas; `num_replicas()` counts them; `get_mask(x)` is the
+mask that Keras attached to a tensor, or None.
 """
 
 import keras
+
+# Keras keeps the masks of traced JAX arrays in a table that only this function reads.
+from keras.src.backend import get_keras_mask as get_mask
 
 if keras.backend.backend() == "tensorflow":
     from kmtl.backend.tensorflow import all_reduce_sum as all_reduce_sum
@@ -17,4 +21,4 @@ else:
         f"KERAS_BACKEND={keras.backend.backend()}"
     )
 
-__all__ = ["all_reduce_sum", "num_replicas"]
+__all__ = ["all_reduce_sum", "get_mask", "num_replicas"]

@@ -83,6 +83,7 @@ class CrossStitch(keras.layers.Layer):
         self.different_init = different_init
         self.lr_multiplier = lr_multiplier
         self.axis = axis
+        self.supports_masking = True  # each stream keeps its mask
 
     def build(self, input_shape):
         check_streams(self, input_shape)

@@ -60,6 +60,7 @@ class LayerStitch(keras.layers.Layer):
             raise ValueError(f"`init` must be 'balanced' or 'last'. Received: init={init!r}")
         self.init = init
         self.last_init = last_init
+        self.supports_masking = True
 
     def build(self, input_shape):
         check_streams(self, input_shape)
@@ -76,6 +77,10 @@ class LayerStitch(keras.layers.Layer):
     def call(self, inputs):
         beta = ops.convert_to_tensor(self.beta)
         return sum(beta[layer] * x for layer, x in enumerate(inputs))
+
+    def compute_mask(self, inputs, previous_mask=None):
+        # The layers of one tower have one mask.
+        return next((m for m in previous_mask or [] if m is not None), None)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[0])

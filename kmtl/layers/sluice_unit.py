@@ -82,6 +82,7 @@ class SluiceUnit(keras.layers.Layer):
         self.num_subspaces = num_subspaces
         self.init = init
         self.same_init = same_init
+        self.supports_masking = True  # each stream keeps its mask
 
     def build(self, input_shape):
         check_streams(self, input_shape)

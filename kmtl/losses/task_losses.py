@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import keras
 from keras import ops
 
+from kmtl import backend
 from kmtl.ops.labels import label_form, split_missing, to_rank, weights_to_rank
 
 # Built-in losses that give one value per sample from that sample alone: tasks that share one
@@ -23,7 +24,6 @@ _PER_SAMPLE_CLASSES = (
     keras.losses.SparseCategoricalCrossentropy,
     keras.losses.MeanSquaredError,
     keras.losses.MeanAbsoluteError,
-    keras.losses.Huber,
 )
 _REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum")
 
@@ -128,7 +128,7 @@ class TaskLosses:
             weights = join([ops.cast(sample_weight[t], values.dtype) for t in tasks])
             weights = weights_to_rank(weights, rank)
             present = _both(present, ops.not_equal(weights, 0), rank)
-        mask = getattr(y_pred[tasks[0]], "_keras_mask", None)
+        mask = backend.get_mask(y_pred[tasks[0]])
         if mask is not None:
             present = _both(present, ops.cast(mask, "bool"), rank)
         if present is None:
@@ -154,7 +154,7 @@ class TaskLosses:
             rule = (type(loss), json.dumps(config, sort_keys=True, default=str))
         else:
             return task
-        if getattr(y_pred, "_keras_mask", None) is not None or len(y_pred.shape) < 2:
+        if backend.get_mask(y_pred) is not None or len(y_pred.shape) < 2:
             return task
         shapes = [
             None if x is None else (tuple(x.shape[1:]), keras.backend.standardize_dtype(x.dtype))

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops, tree
 
 from kmtl.layers import FactorizedConv2D, FactorizedDense
-from kmtl.models.graph import Cloner, is_graph, run
+from kmtl.models.graph import Cloner, is_graph, run, run_nested
 from kmtl.models.multi_task_model import MultiTaskModel
 from kmtl.models.towers import (
     Stages,
@@ -123,7 +123,7 @@ class _Factorizer:
 
     def __call__(self, operation, args, kwargs):
         if is_graph(operation):
-            return run(operation, tree.flatten(args[0] if args else kwargs["inputs"]), self)
+            return run_nested(operation, args, kwargs, self)
         if type(operation) in (keras.layers.Dense, keras.layers.Conv2D):
             if getattr(operation, "groups", 1) != 1:
                 raise ValueError(

@@ -21,6 +21,8 @@ def steps(model: keras.Model, inputs: list, call: Callable, needed: Iterable | N
         needed: Output tensors of `model` to compute; defaults to all. What they do not need
             is left out.
     """
+    if isinstance(model, keras.Sequential) and not model.built:
+        return (yield from _chain(model.layers, inputs, call))
     graph = _functional(model)
     values = {id(x): value for x, value in zip(graph.inputs, inputs, strict=True)}
     outputs = graph.outputs if needed is None else list(needed)
@@ -36,6 +38,15 @@ def steps(model: keras.Model, inputs: list, call: Callable, needed: Iterable | N
     return tree.map_structure(lambda x: values[id(x)], graph._outputs_struct)
 
 
+def _chain(layers, inputs, call):
+    (x,) = inputs
+    for layer in layers:
+        x = call(layer, (x,), {})
+        replaced = yield layer, x
+        x = x if replaced is None else replaced
+    return x
+
+
 def run(model: keras.Model, inputs: list, call: Callable, needed: Iterable | None = None):
     """`steps` from beginning to end; returns the outputs."""
     return finish(steps(model, inputs, call, needed))
@@ -48,6 +59,14 @@ def finish(generator: Generator):
             next(generator)
         except StopIteration as stop:
             return stop.value
+
+
+def run_nested(model: keras.Model, args: tuple, kwargs: dict, call: Callable):
+    """`run` of a model that another graph calls.
+
+    An explicit `training` is dropped: Keras's own graphs replace it by that of the outer call.
+    """
+    return run(model, tree.flatten(args[0] if args else kwargs["inputs"]), call)
 
 
 class Cloner:
@@ -70,8 +89,7 @@ class Cloner:
     def __call__(self, operation, args, kwargs):
         """Calls the copy of `operation`."""
         if is_graph(operation):
-            flat = tree.flatten(args[0] if args else kwargs["inputs"])
-            return run(operation, flat, self)
+            return run_nested(operation, args, kwargs, self)
         if not isinstance(operation, keras.layers.Layer):
             return operation(*args, **kwargs)
         copy = self._copies.get(id(operation))
@@ -80,12 +98,17 @@ class Cloner:
             outputs = copy(*args, **kwargs)
             if operation.built and operation.weights:
                 copy.set_weights(operation.get_weights())
+                if hasattr(copy, "finalize_state"):  # statistics of preprocessing layers
+                    copy.finalize_state()
             return outputs
         return copy(*args, **kwargs)
 
     def _copy(self, layer):
         config = self.edit_config(layer, layer.get_config())
-        return type(layer).from_config({**config, "name": self.unique(self.rename(layer))})
+        config["name"] = self.unique(self.rename(layer))
+        if isinstance(layer, keras.layers.Lambda):  # the user's own code, not one from a file
+            return type(layer).from_config(config, safe_mode=False)
+        return type(layer).from_config(config)
 
     def unique(self, name: str) -> str:
         """`name`, or `name_1`, `name_2`, ... where it is taken."""
@@ -106,11 +129,6 @@ def is_graph(operation) -> bool:
 
 def _functional(model):
     if isinstance(model, keras.Sequential):
-        if not model.built:
-            raise ValueError(
-                "A sequential model must be built before its graph can be used; add a "
-                f"`keras.Input`. Received: unbuilt model {model.name!r}"
-            )
         return model._functional
     if not is_graph(model):
         raise ValueError(

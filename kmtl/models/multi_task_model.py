@@ -131,8 +131,8 @@ class MultiTaskModel(keras.Model):
         if rule is not None:
             rule.bind(task_losses.losses)
         optimizer = keras.optimizers.get(optimizer)
-        if rule is not None and rule.state.trainable_variables and not optimizer.built:
-            optimizer.exclude_from_weight_decay(var_list=rule.state.trainable_variables)
+        if rule is not None and not optimizer.built:
+            _spare_from_weight_decay(optimizer, rule.state.trainable_variables)
         self._replace_weighting(rule)
         super().compile(optimizer=optimizer, **kwargs)
         self.loss = loss
@@ -235,6 +235,17 @@ class MultiTaskModel(keras.Model):
         if self._training is None:
             raise ValueError("The model must be compiled first: call `model.compile(...)`.")
         return self._training
+
+
+def _spare_from_weight_decay(optimizer, variables) -> None:
+    """Adds to the exclusions of the user, which Keras's own method would replace."""
+    if not variables:
+        return
+    earlier = getattr(optimizer, "_exclude_from_weight_decay", set())
+    pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+    optimizer.exclude_from_weight_decay(var_list=variables)
+    optimizer._exclude_from_weight_decay |= earlier
+    optimizer._exclude_from_weight_decay_pattern = pattern
 
 
 @dataclasses.dataclass(frozen=True)

@@ -57,7 +57,9 @@ def SluiceNetwork(
         init: See `kmtl.layers.SluiceUnit`. Defaults to `"imbalanced"`.
         orthogonality: Strength of the penalty that keeps the subspaces of a layer apart, on
             the kernels of its dense, convolutional and recurrent layers whose units divide
-            into the subspaces. 0: none. Defaults to `0.1`.
+            into the subspaces. 0: none. In a bidirectional layer it works inside each
+            direction, while `SluiceUnit` takes the subspaces as they lie, with two of them
+            the forward and the backward features. Defaults to `0.1`.
         readout: Makes a layer for each stage's output before they are mixed, for instance
             `keras.layers.GlobalAveragePooling2D`, so that stages of different resolution
             have one shape. Defaults to `None`: stages have one shape.
@@ -121,14 +123,14 @@ def SluiceNetwork(
 
 def _with_penalty(layer, config, strength, num_subspaces):
     """`config` with the subspace penalty on its kernels; wrapped layers included."""
-    if isinstance(config.get("layer"), dict):  # Bidirectional, TimeDistributed
-        inner = _with_penalty(
-            layer.layer if hasattr(layer, "layer") else layer.forward_layer,
-            config["layer"]["config"],
-            strength,
-            num_subspaces,
-        )
-        return {**config, "layer": {**config["layer"], "config": inner}}
+    wrapped = [key for key in ("layer", "backward_layer") if isinstance(config.get(key), dict)]
+    if wrapped:  # Bidirectional, TimeDistributed
+        config = dict(config)
+        for key in wrapped:
+            inner = getattr(layer, "forward_layer" if key == "layer" else key, None) or layer.layer
+            penalised = _with_penalty(inner, config[key]["config"], strength, num_subspaces)
+            config[key] = {**config[key], "config": penalised}
+        return config
     kind = type(layer).__name__
     units = config.get("units", config.get("filters"))
     if not strength or kind not in _PENALISED or units % num_subspaces:

@@ -22,13 +22,23 @@ def tasks_of(heads: Mapping) -> list[str]:
 def towers_by_task(towers: Mapping[str, Stages] | Stages, tasks: Sequence[str]) -> dict:
     """One tower for each task: as given, or one template for all."""
     if not isinstance(towers, Mapping):
-        return dict.fromkeys(tasks, towers)
-    if set(towers) != set(tasks):
-        raise ValueError(
-            f"`towers` must name the tasks of `heads`, {sorted(tasks)}. "
-            f"Received: towers for {sorted(towers)}"
-        )
+        towers = dict.fromkeys(tasks, towers)
+    _check_tasks("towers", towers, tasks)
+    for task, tower in towers.items():
+        if not is_graph(tower) and not isinstance(tower, (list, tuple)):
+            raise ValueError(
+                "A tower must be a functional or sequential model, whose layers can be seen, or "
+                f"a list of stages. Received: {tower!r} for task {task!r}"
+            )
     return {task: towers[task] for task in tasks}
+
+
+def _check_tasks(argument, given, tasks) -> None:
+    if set(given) != set(tasks):
+        raise ValueError(
+            f"`{argument}` must name the tasks of `heads`, {sorted(tasks)}. "
+            f"Received: {argument} for {sorted(given)}"
+        )
 
 
 def make_inputs(network: Stages, inputs):
@@ -86,6 +96,8 @@ def run_together(
     Returns:
         Task -> the tower's output.
     """
+    if isinstance(stitch_after, Mapping):
+        _check_tasks("stitch_after", stitch_after, towers)
     joints = {task: _joints(tower, task, stitch_after) for task, tower in towers.items()}
     counts = {task: len(names) for task, names in joints.items()}
     if len(set(counts.values())) > 1:

@@ -170,19 +170,6 @@ def test_an_adapted_normalization_keeps_its_statistics_in_the_copies():
     np.testing.assert_allclose(numpy(model(X))["mid"], single(X), rtol=1e-5, atol=1e-6)
 
 
-def test_a_nested_model_called_for_inference_stays_so():
-    x = keras.Input((5,))
-    backbone = keras.Model(x, layers.BatchNormalization(name="norm")(layers.Dense(6)(x)))
-    x = keras.Input((5,))
-    frozen = keras.Model(x, layers.Dense(6, name="low")(backbone(x, training=False)))
-    model = CrossStitchNetwork(frozen, heads(), stitch_after=["low"])
-    train(model, x=X + 3.0, epochs=1)
-    means = [w for w in model.weights if w.name == "moving_mean"]
-    assert len(means) == 3
-    for mean in means:
-        np.testing.assert_array_equal(ops.convert_to_numpy(mean), np.zeros(6))
-
-
 def test_stitch_after_can_differ_by_task():
     x = keras.Input((5,))
     other = keras.Model(x, layers.Dense(6, name="b")(layers.Dense(6, name="a")(x)))
