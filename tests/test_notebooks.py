@@ -1,5 +1,6 @@
 """The notebooks run from top to bottom, on little data."""
 
+import re
 from pathlib import Path
 
 import keras
@@ -26,6 +27,20 @@ def test_notebook_runs(path, tmp_path):
         if output.output_type == "stream" and output.name == "stdout"
     ]
     assert "test accuracy of the int8 file" in printed[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the example exports")
+def test_the_readme_s_example_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", (COLAB.parent / "README.md").read_text(), re.S)[1]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    names = {}
+    exec(code.replace("epochs=5", "epochs=1, verbose=0"), names)
+    assert {task: y.shape for task, y in names["answers"].items()} == {
+        "left": (2000, 10),
+        "right": (2000, 10),
+    }
 
 
 def test_the_quickstart_is_short():
