@@ -20,13 +20,18 @@ help:  ## Say what each target does
 demo: $(INSTALLED)  ## Train, fold, quantise and check a two-task network; report in runs/demo
 	$(BIN)/kmtl demo --output=runs/demo
 
-# The JAX run comes first, so that what is printed last is the summary of the full run.
+# Both at once, as each keeps about one core busy. The run on JAX is shown when it is complete, so
+# that what is printed last is pytest's own summary.
 test: $(INSTALLED)  ## Run the tests, on the JAX backend and on the TensorFlow backend
-	@status=0; \
-	echo "== tests that run on both backends, on JAX =="; \
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests -m "both_backends and not nightly" || status=$$?; \
+	@jax=$$(mktemp); status=0; \
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests -m "both_backends and not nightly" \
+		> $$jax 2>&1 & pid=$$!; \
+	trap 'kill $$pid 2> /dev/null; rm -f $$jax' EXIT; \
 	echo "== all tests, on TensorFlow =="; \
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests -m "not nightly" || status=$$?; \
+	wait $$pid || status=$$?; \
+	echo "== tests that run on both backends, on JAX =="; \
+	cat $$jax; \
 	exit $$status
 
 notebooks: $(INSTALLED)  ## Run the notebooks of colab/
