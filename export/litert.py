@@ -108,6 +108,8 @@ def export_litert(
         raise ValueError(f"`path` must end in .tflite. Received: path={str(path)!r}")
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(f"`tolerance` must be positive. Received: tolerance={tolerance}")
     check_quantization(quantization)
     plain = fold(model, tasks)
     labels = _checked_labels(labels, plain)

@@ -91,6 +91,12 @@ def representative_samples(model, data, batch_size: int) -> list[dict]:
             f"inputs {sorted(inputs)}. Received: None"
         )
     arrays = as_named_arrays(data, inputs)
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and array.min() == array.max():
+            raise ValueError(
+                f"`representative_data` must vary, since it sets the int8 ranges. "
+                f"Received: the constant {array.flat[0]} for input {name!r}"
+            )
     rows = len(next(iter(arrays.values())))
     if rows < batch_size:
         raise ValueError(
@@ -136,6 +142,10 @@ def as_named_arrays(data, inputs: dict) -> dict[str, np.ndarray]:
             )
         if not len(array):
             raise ValueError(f"Input {name!r} must hold at least one sample. Received: 0 samples")
+        if not np.can_cast(array.dtype, np.dtype(spec.dtype), "same_kind"):
+            raise ValueError(
+                f"Input {name!r} must hold values of type {spec.dtype}. Received: {array.dtype}"
+            )
         array = array.astype(np.dtype(spec.dtype), copy=False)
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             raise ValueError(

@@ -44,11 +44,17 @@ class TaskMetrics(keras.metrics.Metric):
         super().__init__(name="task_metrics")
         self.missing = missing
         self._entries = []  # (name in the logs, task, metric, uses sample weights)
-        names = set()
+        names, metrics_seen = set(), []
         for weighted, group in ((False, metrics), (True, weighted_metrics)):
             for task in sorted(group):
                 for identifier in group[task]:
                     metric = resolve_metric(identifier)
+                    if any(metric is other for other in metrics_seen):
+                        raise ValueError(
+                            "A metric keeps the state of one task; make a new one for each. "
+                            f"Received: {metric.name!r} again for task {task!r}"
+                        )
+                    metrics_seen.append(metric)
                     name = f"{task}_{metric.name}" if prefix else metric.name
                     if name in names and weighted:
                         name = (
@@ -68,6 +74,11 @@ class TaskMetrics(keras.metrics.Metric):
     def tasks(self) -> set[str]:
         """The tasks that have a metric."""
         return {task for _, task, _, _ in self._entries}
+
+    @property
+    def names(self) -> list[str]:
+        """Their names in the logs."""
+        return [name for name, _, _, _ in self._entries]
 
     @property
     def variables(self):

@@ -6,8 +6,8 @@ from kmtl.layers import CrossStitch
 from kmtl.models.multi_task_model import MultiTaskModel
 from kmtl.models.towers import (
     Stages,
-    apply,
     as_model_inputs,
+    attach_heads,
     make_inputs,
     run_together,
     tasks_of,
@@ -43,7 +43,7 @@ def CrossStitchNetwork(
             each a layer, a model or a list of layers. Towers are copied with their weights,
             which is how the paper starts (from networks trained on one task each); yours are
             left alone.
-        heads: Task name -> layer, list of layers or model on the tower's output.
+        heads: Task name -> layer, list of layers or model on the tower's output. Copied too.
         stitch_after: Names of the layers (models) or names or positions of the stages
             (lists) after which to stitch; a dict by task where towers name them differently.
             Defaults to `None`: after every stage of a list.
@@ -92,5 +92,5 @@ def CrossStitchNetwork(
         )(features)
 
     features = run_together(by_task, tensors, stitch_after, stitch)
-    outputs = {task: apply(heads[task], features[task]) for task in tasks}
+    outputs = attach_heads(heads, features)
     return MultiTaskModel(as_model_inputs(tensors), outputs, name=name)

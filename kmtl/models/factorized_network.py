@@ -11,8 +11,9 @@ from kmtl.models.graph import Cloner, is_graph, run, run_nested
 from kmtl.models.multi_task_model import MultiTaskModel
 from kmtl.models.towers import (
     Stages,
-    apply,
     as_model_inputs,
+    attach_heads,
+    layer_prefix,
     make_inputs,
     tasks_of,
     towers_by_task,
@@ -45,7 +46,7 @@ def FactorizedNetwork(
             task alone (the paper's start: its kernels are stacked and decomposed, biases and
             other weights copied). A tower is a functional model or a list of layers. Yours
             are left alone.
-        heads: Task name -> layer, list of layers or model on the tower's output.
+        heads: Task name -> layer, list of layers or model on the tower's output. Copied too.
         method: `"laf"`, `"tucker"` or `"tt"`; see `kmtl.layers.FactorizedDense`. Defaults to
             `"tucker"`.
         rank: See `kmtl.layers.FactorizedDense`. An int serves every layer; a tuple fits
@@ -93,7 +94,7 @@ def FactorizedNetwork(
         for layer in _layers_of_stages(first):
             result = build(layer, (result,), {})
     streams = result.tensors if isinstance(result, _Streams) else [result] * len(tasks)
-    outputs = {task: apply(heads[task], x) for task, x in zip(tasks, streams, strict=True)}
+    outputs = attach_heads(heads, dict(zip(tasks, streams, strict=True)))
     return MultiTaskModel(as_model_inputs(tensors), outputs, name=name)
 
 
@@ -117,7 +118,8 @@ class _Factorizer:
         }
         self.shared = Cloner(rename=lambda layer: layer.name)
         self.own = {
-            task: Cloner(rename=lambda layer, task=task: f"{task}_{layer.name}") for task in tasks
+            task: Cloner(rename=lambda layer, task=task: f"{layer_prefix(task)}_{layer.name}")
+            for task in tasks
         }
         self.factorized = {}
 

@@ -78,13 +78,19 @@ class Cloner:
     Args:
         rename: Layer -> the copy's name. A name that is taken gets a number.
         edit_config: `(layer, config) -> config` of the copy. Defaults to leaving it alone.
+        names: Names that are taken, shared between cloners of one model.
     """
 
-    def __init__(self, rename: Callable, edit_config: Callable = lambda layer, config: config):
+    def __init__(
+        self,
+        rename: Callable,
+        edit_config: Callable = lambda layer, config: config,
+        names: set[str] | None = None,
+    ):
         self.rename = rename
         self.edit_config = edit_config
         self._copies = {}
-        self._names = set()
+        self._names = set() if names is None else names
 
     def __call__(self, operation, args, kwargs):
         """Calls the copy of `operation`."""

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 
-import keras
 from keras import tree
 
 from kmtl.models.graph import is_graph
 from kmtl.models.multi_task_model import MultiTaskModel
-from kmtl.models.towers import Stages, apply, as_model_inputs, make_inputs, tasks_of
+from kmtl.models.towers import Stages, as_model_inputs, attach_heads, make_inputs, tasks_of
 
 
 def HardSharing(
@@ -25,7 +24,7 @@ def HardSharing(
     Args:
         trunk: A Keras model (for instance from `keras.applications`), a layer, or a list of
             layers that are called one after the other. It is used as it is, not copied.
-        heads: Task name -> layer, list of layers or model on the trunk's output.
+        heads: Task name -> layer, list of layers or model on the trunk's output. Copied.
         inputs: A `keras.Input` or a shape without the batch axis. Defaults to `None`: the
             trunk's own inputs.
         name: The model's name. Defaults to `None`, a name made by Keras.
@@ -49,11 +48,16 @@ def HardSharing(
     Reference: R. Caruana (1997), "Multitask Learning", Machine Learning 28, section 2.
     """
     tasks = tasks_of(heads)
+    if isinstance(trunk, Mapping):
+        raise ValueError(
+            "`trunk` must be one model, layer or list of layers for all tasks. "
+            f"Received: a dict for {sorted(trunk)}"
+        )
     tensors = make_inputs(trunk, inputs)
-    if is_graph(trunk) and isinstance(trunk, keras.Model) and trunk.built:
+    x = tensors[0] if len(tensors) == 1 else tensors
+    if len(tensors) > 1 and is_graph(trunk):
         x = tree.pack_sequence_as(trunk.input, tensors)
-    else:
-        x = tensors[0] if len(tensors) == 1 else tensors
-    shared = apply(trunk, x)
-    outputs = {task: apply(heads[task], shared) for task in tasks}
+    for layer in trunk if isinstance(trunk, (list, tuple)) else [trunk]:
+        x = layer(x)
+    outputs = attach_heads(heads, dict.fromkeys(tasks, x))
     return MultiTaskModel(as_model_inputs(tensors), outputs, name=name)

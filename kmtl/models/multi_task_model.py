@@ -30,7 +30,8 @@ class MultiTaskModel(keras.Model):
     ```
 
     Logs hold `loss`, `<task>_loss` (unweighted), `<task>_<metric>` and what the weighting
-    describes. A loss that is not finite stops training with an error that names the task.
+    describes; with a single task, `loss` and the metrics' own names, as in Keras. A loss that is
+    not finite stops `fit` with an error that names the task.
 
     Args:
         inputs: The model's inputs, as for `keras.Model`.
@@ -64,6 +65,10 @@ class MultiTaskModel(keras.Model):
             raise ValueError(
                 "`outputs` must be a dict of task name -> tensor with at least one task. "
                 f"Received: outputs={outputs}"
+            )
+        if not all(isinstance(task, str) and task for task in outputs):
+            raise ValueError(
+                f"Task names must be strings that are not empty. Received: {list(outputs)}"
             )
         super().__init__(inputs=inputs, outputs=dict(outputs), name=name, **kwargs)
         self.task_names = sorted(outputs)
@@ -130,21 +135,21 @@ class MultiTaskModel(keras.Model):
         )
         if rule is not None:
             rule.bind(task_losses.losses)
+        described = list(rule.describe()) if rule is not None else []
+        loss_names = [f"{task}_loss" for task in task_losses.tasks] if several else []
+        _check_log_names(["loss", *loss_names, *task_metrics.names, *described])
         optimizer = keras.optimizers.get(optimizer)
         if rule is not None and not optimizer.built:
             _spare_from_weight_decay(optimizer, rule.state.trainable_variables)
         self._replace_weighting(rule)
         super().compile(optimizer=optimizer, **kwargs)
         self.loss = loss
-        described = list(rule.describe()) if rule is not None else []
         self._training = _Training(
             arguments={**user_arguments, "weighting": rule},
             losses=task_losses,
             static_weights=[float(static.get(task, 1.0)) for task in task_losses.tasks],
             metrics=task_metrics,
-            loss_means=NamedMeans([f"{t}_loss" for t in task_losses.tasks], "task_losses")
-            if several
-            else None,
+            loss_means=NamedMeans(loss_names, "task_losses") if several else None,
             weighting_means=NamedMeans(described, "weighting") if described else None,
         )
 
@@ -221,6 +226,8 @@ class MultiTaskModel(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def _replace_weighting(self, rule):
+        if rule is not None:
+            rule.belong_to(self)
         if self.weighting is not None:
             self._tracker.untrack(self.weighting.state)
         self.weighting = rule
@@ -235,6 +242,18 @@ class MultiTaskModel(keras.Model):
         if self._training is None:
             raise ValueError("The model must be compiled first: call `model.compile(...)`.")
         return self._training
+
+
+def _check_log_names(names) -> None:
+    seen = set()
+    for name in names:
+        clash = name in seen or f"val_{name}" in names
+        if clash:
+            raise ValueError(
+                "Every value in the logs must have a name of its own, made of task and metric "
+                f"names, and none may look like another's `val_`. Received: {name!r} in {names}"
+            )
+        seen.add(name)
 
 
 def _spare_from_weight_decay(optimizer, variables) -> None:

@@ -8,8 +8,9 @@ from kmtl.layers import LayerStitch, SluiceUnit
 from kmtl.models.multi_task_model import MultiTaskModel
 from kmtl.models.towers import (
     Stages,
-    apply,
     as_model_inputs,
+    attach_heads,
+    layer_prefix,
     make_inputs,
     run_together,
     tasks_of,
@@ -49,7 +50,7 @@ def SluiceNetwork(
     Args:
         towers: Task name -> tower, or one tower as a template for all: a functional model or
             a list of stages. Towers are copied with their weights; yours are left alone.
-        heads: Task name -> layer, list of layers or model on the mixed features.
+        heads: Task name -> layer, list of layers or model on the mixed features. Copied too.
         stitch_after: Names of the layers (models) or names or positions of the stages
             (lists) after which to stitch; a dict by task where towers name them differently.
             The last must be the tower's end. Defaults to `None`: after every stage of a list.
@@ -108,7 +109,7 @@ def SluiceNetwork(
         return _with_penalty(layer, config, orthogonality, num_subspaces)
 
     ends = run_together(by_task, tensors, stitch_after, stitch, edit_config=penalised)
-    outputs = {}
+    mixed = {}
     for task in tasks:
         if ends[task] is not stages[task][-1]:
             raise ValueError(
@@ -116,8 +117,8 @@ def SluiceNetwork(
                 f"stitched features only. Received: layers after the last one for task {task!r}"
             )
         features = [readout()(x) if readout else x for x in stages[task]]
-        mixed = LayerStitch(name=f"{task}_layer_stitch")(features)
-        outputs[task] = apply(heads[task], mixed)
+        mixed[task] = LayerStitch(name=f"{layer_prefix(task)}_layer_stitch")(features)
+    outputs = attach_heads(heads, mixed)
     return MultiTaskModel(as_model_inputs(tensors), outputs, name=name)
 
 

@@ -1,5 +1,6 @@
 """Equal networks for several tasks that advance together: towers."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
@@ -60,7 +61,7 @@ def make_inputs(network: Stages, inputs):
     flat = tree.flatten(inputs)
     if all(isinstance(x, keras.KerasTensor) for x in flat):
         return flat
-    return [keras.Input(tuple(inputs))]
+    return [keras.Input(tuple(inputs), name="input")]
 
 
 def as_model_inputs(inputs: list):
@@ -68,11 +69,34 @@ def as_model_inputs(inputs: list):
     return inputs[0] if len(inputs) == 1 else {x.name: x for x in inputs}
 
 
-def apply(stage, x):
-    """Calls a layer, a callable, or a list of them one after the other."""
-    for layer in stage if isinstance(stage, (list, tuple)) else [stage]:
-        x = layer(x)
-    return x
+def attach_heads(heads: Mapping, features: Mapping) -> dict:
+    """Calls copies of the heads, so that yours are left alone and no two tasks share one.
+
+    Args:
+        heads: Task -> layer, model, function, or a list of them called one after the other.
+        features: Task -> what its head sees.
+
+    Returns:
+        Task -> output.
+    """
+    names, outputs = set(), {}
+    for task, head in heads.items():
+        cloner = Cloner(rename=lambda layer: layer.name, names=names)
+        x = features[task]
+        for layer in head if isinstance(head, (list, tuple)) else [head]:
+            if not callable(layer):
+                raise ValueError(
+                    "A head must be a layer, a model, a function or a list of them. "
+                    f"Received: {head!r} for task {task!r}"
+                )
+            x = cloner(layer, (x,), {})
+        outputs[task] = x
+    return outputs
+
+
+def layer_prefix(task: str) -> str:
+    """A task's name as the beginning of a layer's, which may not hold every character."""
+    return re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9_.-]", "_", task).lstrip("_") or "task"
 
 
 def run_together(
@@ -124,7 +148,7 @@ def run_together(
 
 
 def _prefixed(task):
-    return lambda layer: f"{task}_{layer.name}"
+    return lambda layer: f"{layer_prefix(task)}_{layer.name}"
 
 
 def _walk(tower, inputs, cloner):

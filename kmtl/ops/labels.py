@@ -2,6 +2,8 @@
 
 import math
 
+import keras
+import numpy as np
 from keras import ops
 
 
@@ -19,8 +21,21 @@ def split_missing(y, missing: float | None):
     y = ops.convert_to_tensor(y)
     if missing is None:
         return y, None
+    dtype = keras.backend.standardize_dtype(y.dtype)
+    if not math.isnan(missing) and not _representable(missing, dtype):
+        raise ValueError(
+            "`missing` must be a value that labels can have. "
+            f"Received: missing={missing} for labels of type {dtype}"
+        )
     absent = ops.isnan(y) if math.isnan(missing) else ops.equal(y, ops.cast(missing, y.dtype))
     return ops.where(absent, ops.zeros_like(y), y), ops.logical_not(absent)
+
+
+def _representable(value: float, dtype: str) -> bool:
+    if "int" not in dtype:
+        return dtype != "bool"
+    limits = np.iinfo(dtype)
+    return value == int(value) and limits.min <= value <= limits.max
 
 
 def to_rank(mask, rank: int):

@@ -1,6 +1,7 @@
 """What every way of weighing tasks has in common."""
 
 import re
+import weakref
 from collections.abc import Mapping
 
 import keras
@@ -29,6 +30,7 @@ class TaskWeighting:
     def __init__(self, name: str | None = None):
         self.name = name or re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", type(self).__name__).lower()
         self.task_names = ()
+        self._owner = None
         self.state = keras.layers.Layer(name=self.name, dtype="float32")
 
     def bind(self, losses: Mapping[str, keras.losses.Loss]) -> None:
@@ -50,6 +52,20 @@ class TaskWeighting:
             self.task_names = names
             self.create_state(losses)
             self.state.built = True
+
+    def belong_to(self, model: keras.Model) -> None:
+        """Makes the rule the model's own, since its state is.
+
+        Raises:
+            ValueError: if it belongs to another model.
+        """
+        owner = self._owner() if self._owner else None
+        if owner not in (None, model):
+            raise ValueError(
+                f"A `{type(self).__name__}` keeps the state of one model; make a new one for each. "
+                f"Received: the rule of {owner.name!r} for {model.name!r}"
+            )
+        self._owner = weakref.ref(model)
 
     def create_state(self, losses: Mapping[str, keras.losses.Loss]) -> None:
         """Adds variables by `self.state.add_weight`; the base rule has none."""

@@ -91,6 +91,11 @@ class UncertaintyWeighting(TaskWeighting):
             raise ValueError(f"`kinds` must be among {KINDS}. Received: kinds={kinds}")
         if len(clip) != 2 or not clip[0] < clip[1]:
             raise ValueError(f"`clip` must be (low, high) with low < high. Received: clip={clip}")
+        if not clip[0] <= initial_log_var <= clip[1]:
+            raise ValueError(
+                f"`initial_log_var` must lie within `clip`. Received: "
+                f"initial_log_var={initial_log_var}, clip={clip}"
+            )
         self.kinds = dict(kinds) if isinstance(kinds, Mapping) else kinds
         self.initial_log_var = initial_log_var
         self.regularizer = regularizer

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NETWORKS = ("single_task", "hard_sharing", "cross_stitch", "sluice", "factorized")
+NETWORKS = (
+    "single_task",
+    "plain_sum",
+    "hard_sharing",
+    "cross_stitch",
+    "sluice",
+    "factorized",
+)
 QUANTIZATIONS = ("float32", "float16", "dynamic_int8", "int8")
 
 pytestmark = pytest.mark.slow
