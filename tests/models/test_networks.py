@@ -217,7 +217,7 @@ def test_identity_cross_stitch_is_independent_networks_bit_for_bit_while_trainin
         towers, own_heads, stitch_after=["low", "high"], same_init=1.0, different_init=0.0
     )
     for task, head in own_heads.items():
-        head.set_weights(singles[task].layers[-1].get_weights())
+        model.get_layer(head.name).set_weights(singles[task].layers[-1].get_weights())
     for layer in model.layers:
         if isinstance(layer, kmtl.layers.CrossStitch):
             layer.trainable = False
