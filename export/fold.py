@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from kmtl.models.graph import Cloner, is_graph, run, run_nested
+from kmtl.models.graph import Cloner, ancestors, is_graph, run, run_nested
 
 # Layers that are the identity when not training.
 _TRAINING_ONLY = (
@@ -83,7 +83,7 @@ def fold(model: keras.Model, tasks: str | Sequence[str] | None = None) -> keras.
         tensors = run(model, inputs, call, needed=[outputs[task] for task in chosen])
     finally:
         keras.config.set_dtype_policy(policy)
-    used = _ancestors(tensors)
+    used = {id(x) for x in ancestors(tensors)}
     inputs = [x for x in inputs if id(x) in used]
     return keras.Model(
         inputs[0] if len(inputs) == 1 else {x.name: x for x in inputs},
@@ -184,16 +184,3 @@ def _registered_in_kmtl(config) -> list[str]:
         else []
     )
     return own + [name for value in config.values() for name in _registered_in_kmtl(value)]
-
-
-def _ancestors(tensors) -> set[int]:
-    """Ids of all tensors that the given ones depend on."""
-    seen, pending = set(), list(tensors)
-    while pending:
-        x = pending.pop()
-        if id(x) in seen:
-            continue
-        seen.add(id(x))
-        operation, node_index, _ = x._keras_history
-        pending.extend(operation._inbound_nodes[node_index].input_tensors)
-    return seen

@@ -91,18 +91,18 @@ def representative_samples(model, data, batch_size: int) -> list[dict]:
             f"inputs {sorted(inputs)}. Received: None"
         )
     arrays = as_named_arrays(data, inputs)
-    for name, array in arrays.items():
-        if array.dtype.kind == "f" and array.min() == array.max():
-            raise ValueError(
-                f"`representative_data` must vary, since it sets the int8 ranges. "
-                f"Received: the constant {array.flat[0]} for input {name!r}"
-            )
     rows = len(next(iter(arrays.values())))
     if rows < batch_size:
         raise ValueError(
             f"`representative_data` must hold at least `batch_size` rows. "
             f"Received: {rows} rows, batch_size={batch_size}"
         )
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and array.min() == array.max():
+            raise ValueError(
+                f"`representative_data` must vary, since it sets the int8 ranges. "
+                f"Received: the constant {array.flat[0]} for input {name!r}"
+            )
     count = rows // batch_size
     return [
         {name: a[i * batch_size : (i + 1) * batch_size] for name, a in arrays.items()}

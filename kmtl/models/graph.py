@@ -126,6 +126,18 @@ class Cloner:
         return candidate
 
 
+def ancestors(tensors: Iterable) -> list:
+    """All tensors of the graph that the given ones depend on, themselves included."""
+    found, pending = {}, list(tensors)
+    while pending:
+        x = pending.pop()
+        if id(x) not in found:
+            found[id(x)] = x
+            operation, node_index, _ = x._keras_history
+            pending.extend(operation._inbound_nodes[node_index].input_tensors)
+    return list(found.values())
+
+
 def is_graph(operation) -> bool:
     """Whether an operation is a model whose graph can be walked."""
     if isinstance(operation, keras.Sequential):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 from keras import tree
 
-from kmtl.models.graph import Cloner, is_graph, steps
+from kmtl.models.graph import Cloner, ancestors, is_graph, steps
 
 Stages = keras.Model | Sequence[keras.layers.Layer]
 
@@ -79,9 +79,10 @@ def attach_heads(heads: Mapping, features: Mapping) -> dict:
     Returns:
         Task -> output.
     """
-    names, outputs = set(), {}
+    taken = {x._keras_history.operation.name for x in ancestors(tree.flatten(dict(features)))}
+    outputs = {}
     for task, head in heads.items():
-        cloner = Cloner(rename=lambda layer: layer.name, names=names)
+        cloner = Cloner(rename=lambda layer: layer.name, names=taken)
         x = features[task]
         for layer in head if isinstance(head, (list, tuple)) else [head]:
             if not callable(layer):

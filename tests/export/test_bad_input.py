@@ -275,3 +275,10 @@ def test_damaged_files_are_refused_or_read_and_never_crash(content, seed, tmp_pa
     lines = result.stdout.splitlines()
     assert result.returncode == 0, (result.returncode, lines[-1:], result.stderr[-2000:])
     assert int(lines[-1].split()[1]) > 20
+
+
+def test_int8_refuses_data_that_does_not_vary(model, tmp_path):
+    data = {"a": A * 0, "b": B}
+    with pytest.raises(ValueError, match="must vary.*constant 0.0 for input 'a'"):
+        export_litert(model, tmp_path / "m.tflite", "int8", representative_data=data)
+    assert not list(tmp_path.iterdir())

@@ -243,3 +243,40 @@ def test_a_loss_that_is_not_finite_is_reported_by_task(value):
     y = {**Y, "depth": np.full((24, 1), value, "float32")}
     with pytest.raises(FloatingPointError, match="the loss of task 'depth'"):
         fit(model, y)
+
+
+def test_names_in_the_logs_must_differ():
+    metric = keras.metrics.MeanAbsoluteError
+    with pytest.raises(ValueError, match="name of its own.*'depth_loss'"):
+        network().compile(loss=LOSS, metrics={"depth": metric(name="loss")})
+    with pytest.raises(ValueError, match="name of its own.*'depth_variance'"):
+        network().compile(
+            loss=LOSS, metrics={"depth": metric(name="variance")}, weighting="uncertainty"
+        )
+
+
+def test_a_metric_serves_one_task_and_a_weighting_one_model():
+    shared = keras.metrics.MeanSquaredError()
+    with pytest.raises(ValueError, match="state of one task"):
+        network().compile(loss=LOSS, metrics={"depth": shared, "seg": shared})
+    rule = kmtl.weighting.UncertaintyWeighting()
+    first = network()
+    first.compile(loss=LOSS, weighting=rule)
+    first.compile(loss=LOSS, weighting=rule)
+    with pytest.raises(ValueError, match="state of one model"):
+        network().compile(loss=LOSS, weighting=rule)
+
+
+@pytest.mark.parametrize(("labels", "missing"), [("int32", 0.5), ("uint8", -1)])
+def test_a_missing_value_must_be_one_that_labels_can_have(labels, missing):
+    model = network()
+    model.compile("sgd", loss=LOSS, missing={"seg": missing})
+    with pytest.raises(ValueError, match=f"value that labels can have.*type {labels}"):
+        fit(model, {**Y, "seg": Y["seg"].astype(labels)})
+
+
+@pytest.mark.parametrize("task", [1, ""])
+def test_task_names_are_strings(task):
+    x = keras.Input((5,))
+    with pytest.raises(ValueError, match="must be strings that are not empty"):
+        kmtl.MultiTaskModel(x, {task: layers.Dense(1)(x)})

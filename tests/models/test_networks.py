@@ -564,3 +564,21 @@ def test_a_subclassed_tower_whose_layers_cannot_be_seen(network):
 
 def test_a_subclassed_trunk_is_fine_where_it_is_not_taken_apart():
     assert HardSharing(Subclassed(), heads(), inputs=(5,))(X)["alpha"].shape == (12, 3)
+
+
+@pytest.mark.parametrize("network", NETWORKS.values())
+def test_odd_task_names_and_shared_heads_save_and_stay_apart(network, tmp_path):
+    head = layers.Dense(1)
+    tower = [layers.Dense(4, activation="tanh"), layers.Dense(4)]
+    first = network(tower, {"a b": head, "c/d": head}, inputs=(5,))
+    second = network(tower, {"a b": head, "c/d": head}, inputs=(5,))
+    before = numpy(second(X))
+    first.compile("sgd", loss="mse")
+    first.fit(X, {"a b": X[:, :1], "c/d": X[:, 1:2]}, verbose=0)
+    if network is not HardSharing:  # its trunk is used as it is
+        for task, y in numpy(second(X)).items():
+            np.testing.assert_array_equal(y, before[task])
+    first.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    for task, y in numpy(first(X)).items():
+        np.testing.assert_array_equal(numpy(loaded(X))[task], y)
