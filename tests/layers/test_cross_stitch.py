@@ -68,8 +68,8 @@ def test_channels_first():
     x = streams(2, 3, 4, 5)
     first = kmtl.layers.CrossStitch(axis=1)
     last = kmtl.layers.CrossStitch()
-    y = numpy(first(x))
-    moved = numpy(last([np.moveaxis(a, 1, -1) for a in x]))
+    first(x)
+    last([np.moveaxis(a, 1, -1) for a in x])
     raw = np.random.default_rng(1).normal(size=(2, 2, 3))
     first.raw.assign(raw)
     last.raw.assign(raw)
@@ -98,7 +98,7 @@ def test_gradients_follow_the_paper():
     """dL/dx_j = sum_i alpha_ij dL/dy_i and dL/dalpha_ij = <dL/dy_i, x_j>, by a step of SGD."""
     layer = kmtl.layers.CrossStitch(per_channel=False, same_init=0.6)
     inputs = [keras.Input((3,)), keras.Input((3,))]
-    scales = [kmtl_scale(1.0), kmtl_scale(2.0)]
+    scales = [feature_scale(1.0), feature_scale(2.0)]
     model = keras.Model(inputs, layer([scale(i) for scale, i in zip(scales, inputs, strict=True)]))
     x, up = streams(1, 3), streams(1, 3, seed=1)
     # The loss sum(up * y) has the chosen upstream gradient.
@@ -118,7 +118,7 @@ def test_gradients_follow_the_paper():
         np.testing.assert_allclose(gradient, np.sum(upstream * x[j], axis=0), rtol=1e-4, atol=1e-6)
 
 
-def kmtl_scale(start):
+def feature_scale(start):
     """A trainable scale for each feature."""
     return keras.layers.EinsumDense(
         "bd,d->bd", output_shape=3, kernel_initializer=keras.initializers.Constant(start)
