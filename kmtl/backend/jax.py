@@ -66,13 +66,17 @@ def linearize(function, variables, tensors=()):
 EAGER_LOOPS_ARE_FAST = False
 
 
-def compiled(function, variables):
-    """`function` on tensors, compiled; it may read `variables`, and must not assign to them."""
+def compiled(function, variables, by_xla):
+    """As in `kmtl.backend.tensorflow`, always by XLA."""
+    del by_xla
 
     @jax.jit
     def pure(values, *args):
-        with keras.StatelessScope(list(zip(variables, values, strict=True))):
-            return function(*args)
+        with keras.StatelessScope(list(zip(variables, values, strict=True))) as scope:
+            before = [scope.get_current_value(v) for v in variables]
+            result = function(*args)
+            after = [scope.get_current_value(v) for v in variables]
+        return result, [None if new is old else new for new, old in zip(after, before, strict=True)]
 
     return lambda *args: pure([jax.numpy.asarray(v.value) for v in variables], *args)
 

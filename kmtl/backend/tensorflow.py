@@ -1,5 +1,6 @@
 """Gradients, replica reductions and the training step under TensorFlow and `tf.distribute`."""
 
+import keras
 import tensorflow as tf
 from keras.optimizers import LossScaleOptimizer
 
@@ -66,14 +67,29 @@ def linearize(function, variables, tensors=()):
 EAGER_LOOPS_ARE_FAST = True
 
 
-def compiled(function, variables):
-    """`function` on tensors, compiled by XLA; it may read `variables`.
+def compiled(function, variables, by_xla):
+    """`function` on tensors, as one; it may read `variables` and assign to them.
 
     Keras leaves XLA out on a CPU, where it makes large products slower. A solver's hundreds of
     operations on T x T numbers are another matter.
+
+    Args:
+        function: `(tensors) -> tensors`.
+        variables: The variables that it uses.
+        by_xla: Whether it is compiled by XLA.
+
+    Returns:
+        A function that gives `(result, changes)` and assigns nothing itself: `changes` is a
+        list that holds each variable's new value, or None.
     """
-    del variables
-    return tf.function(function, jit_compile=True, autograph=False)
+
+    @tf.function(jit_compile=by_xla, autograph=False)
+    def pure(*args):
+        with keras.StatelessScope() as scope:
+            result = function(*args)
+        return result, [scope.get_current_value(v) for v in variables]
+
+    return pure
 
 
 def build_optimizer(model) -> None:

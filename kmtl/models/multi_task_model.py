@@ -12,6 +12,7 @@ from kmtl import backend
 from kmtl import weighting as weighting_lib
 from kmtl.losses.task_losses import TaskLosses
 from kmtl.metrics.task_metrics import NamedMeans, TaskMetrics
+from kmtl.models import packed_logs
 from kmtl.models.non_finite import StopOnNonFiniteLoss
 from kmtl.models.parting import Parting
 from kmtl.models.task_arguments import by_task, labels_by_task, lists_by_task, weights_by_task
@@ -207,6 +208,14 @@ class MultiTaskModel(keras.Model):
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
             result = backend.after_step(self, lambda: self._look_again(x, y, sample_weight), result)
         return result
+
+    def make_train_function(self, force=False):
+        if self.train_function is None or force:
+            packed_logs.make_function(self, "train", super().make_train_function)
+
+    def make_test_function(self, force=False):
+        if self.test_function is None or force:
+            packed_logs.make_function(self, "test", super().make_test_function)
 
     def _gradient_step(self, data):
         """Gradients, whether they are finite, and logs."""

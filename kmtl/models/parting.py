@@ -66,13 +66,36 @@ class Parting:
         self.head_variables = _variables_of(private)
         self.last_variables = _variables_of(_last_with_variables(shared, self.tensors))
 
-    def run_trunk(self, inputs):
-        """The parting tensors' values."""
+    def run_trunk(self, inputs, taps=None):
+        """The parting tensors' values, and a dict of layer id -> what the tapped layers read.
+
+        Args:
+            inputs: The model's inputs.
+            taps: Layer id -> what to add before its activation. Defaults to `None`, nothing.
+        """
+        taps, read = taps or {}, {}
         values = self._run_inputs(inputs)
         for node in self._shared:
             args, kwargs = node.arguments.fill_in(values)
-            _store(values, node, node.operation(*args, **kwargs))
-        return [values[id(x)] for x in self.tensors]
+            layer = id(node.operation)
+            if layer in taps:
+                read[layer] = args[0]
+            with tapped(node.operation, taps.get(layer)):
+                _store(values, node, node.operation(*args, **kwargs))
+        return [values[id(x)] for x in self.tensors], read
+
+    def dense_layers(self) -> list:
+        """The trunk's dense layers that read one row for each sample, once."""
+        found, by_sample = [], set(self._inputs)
+        for node in self._shared:
+            # Operations on tensors may change the number of rows; they are no layers.
+            if isinstance(node.operation, keras.layers.Layer) and all(
+                id(x) in by_sample for x in node.input_tensors
+            ):
+                by_sample.update(id(y) for y in node.outputs)
+                if _reads_vectors_once(node) and is_tappable(node.operation):
+                    found.append(node.operation)
+        return found
 
     def dense_readers(self, tensor) -> list | None:
         """The dense layers that read a parting tensor, each with the tasks of its outputs.
@@ -126,6 +149,11 @@ class Parting:
     def _run_inputs(self, inputs):
         inputs = self.model._standardize_inputs(inputs)
         return dict(zip(self._inputs, inputs, strict=True))
+
+
+def _reads_vectors_once(node) -> bool:
+    shapes = [x.shape for x in node.input_tensors]
+    return len(node.operation._inbound_nodes) == 1 and [len(shape) for shape in shapes] == [2]
 
 
 def _keeps_tasks_apart(node) -> bool:

@@ -9,6 +9,7 @@ from keras import ops
 
 from kmtl import backend
 from kmtl.models.parting import Parting
+from kmtl.models.weight_gramian import WeightGramian
 from kmtl.weighting.gradient import GradientWeighting
 from kmtl.weighting.jacobian import JacobianWeighting
 
@@ -50,18 +51,38 @@ class RowCombination:
             size = sum(math.prod(v.shape) for v in parting.trunk_variables)
             rule.bind_size(len(rule.task_names), size)
 
-    def __call__(self, rows: list, features: list, losses, pull: Callable) -> Combined:
+    def weight_gramian(self) -> WeightGramian:
+        """The products for one step; of no weights at all where the rule needs none."""
+        variables = []
+        if not self._on_rows:
+            if self.rule.scope == "parameters":
+                variables = self.parting.trunk_variables
+            if self.rule.scope == "last_shared":
+                variables = self.parting.last_variables
+        return WeightGramian(self.parting, variables)
+
+    def __call__(
+        self, rows: list, features: list, losses, pull: Callable, weight_gramian: Callable
+    ) -> Combined:
         """Combines one step's gradients.
 
         Args:
             rows: `Rows` for each parting tensor, this replica's.
             features: The parting tensors.
             losses: `(T,)`, of the global batch.
-            pull: `(cotangents of the parting tensors, variables) -> gradients`.
+            pull: `(cotangents of the parting tensors, variables) -> gradients by the
+                variables, and more`.
+            weight_gramian: `(T, ...) rows for each parting tensor -> (T, T)`.
         """
         if self.rule.scope == "representation":
             return self._on_features(rows, features, losses)
-        return self._on_variables([row.tensor for row in rows], losses, pull)
+        tensors = [row.tensor for row in rows]
+        if self._on_rows:
+            return self._on_variables(tensors, losses, pull)
+        gramian = weight_gramian(tensors)
+        finite = _finite(gramian, losses)
+        weights, _ = self.rule.step(gramian, None, losses, finite)
+        return Combined(weights, ops.all(finite), [row.combine(weights) for row in rows], None)
 
     def _on_features(self, rows, features, losses):
         rule = self.rule
@@ -95,28 +116,21 @@ class RowCombination:
 
     def _on_variables(self, rows, losses, pull):
         rule = self.rule
-        last = rule.scope == "last_shared"
-        variables = self.parting.last_variables if last else self.parting.trunk_variables
-        gradients = self._gradients(rows, pull, variables)
+        gradients = self._gradients(rows, pull)
         jacobian = mean = _flat(gradients)
-        if self._on_rows and rule.samples > 1:
+        if rule.samples > 1:
             parts = [_keep_samples(rows, k, rule.samples) for k in range(rule.samples)]
-            jacobian = ops.stack([_flat(self._gradients(p, pull, variables)) for p in parts])
+            jacobian = ops.stack([_flat(self._gradients(part, pull)) for part in parts])
         gramian = ops.matmul(mean, ops.transpose(mean))
         finite = _finite(gramian, losses)
         weights, update = rule.step(gramian, jacobian, losses, finite)
-        valid = ops.all(finite)
-        if last:
-            return Combined(weights, valid, [_weighted(weights, row) for row in rows], None)
-        if update is None:
-            return Combined(weights, valid, None, [_weighted(weights, g) for g in gradients])
-        return Combined(weights, valid, None, _split(update, gradients))
+        return Combined(weights, ops.all(finite), None, _split(update, gradients))
 
-    def _gradients(self, rows, pull, variables):
+    def _gradients(self, rows, pull):
         """Each task's gradient by the variables, over all replicas: a `(T, ...)` for each."""
-        by_task = []
+        variables, by_task = self.parting.trunk_variables, []
         for t in range(len(self.rule.task_names)):
-            gradients = pull([row[t] for row in rows], variables)
+            gradients, _ = pull([row[t] for row in rows], variables)
             by_task.append(
                 [
                     ops.zeros(v.shape) if g is None else g
@@ -128,10 +142,6 @@ class RowCombination:
 
 def _finite(gramian, losses):
     return ops.isfinite(ops.diagonal(gramian)) & ops.isfinite(losses)
-
-
-def _weighted(weights, rows):
-    return ops.tensordot(weights, rows, axes=1)
 
 
 def _keep_samples(rows, part, parts):

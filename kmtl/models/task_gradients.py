@@ -77,8 +77,10 @@ class TaskGradients:
         rule, variables = self.rule, self.parting.trunk_variables
         scale = ops.cast(self.model.optimizer.scale_loss(1.0), "float32")
         penalty_share = scale / backend.num_replicas()
-        trunk = self._run_trunk(inputs)
-        heads = self._run_heads(inputs, trunk, task_losses)
+        products = self._combination.weight_gramian()
+        trunk = self._run_trunk(inputs, products)
+        masks, read = trunk.rest
+        heads = self._run_heads(inputs, trunk.outputs, masks, task_losses)
         losses = heads.outputs[0]
         reduced = ops.cast(backend.all_reduce_sum(ops.stop_gradient(losses)), "float32")
 
@@ -87,13 +89,18 @@ class TaskGradients:
 
         def pull_trunk(cotangents, variables):
             cotangents = [*(scale * x for x in cotangents), *(None for _ in trunk.emitted)]
-            gradients, _ = trunk.pull(cotangents, variables)
-            return [None if g is None else ops.cast(g, "float32") / scale for g in gradients]
+            return keras.tree.map_structure(
+                lambda g: None if g is None else ops.cast(g, "float32") / scale,
+                trunk.pull(cotangents, variables),
+            )
+
+        def weight_gramian(rows):
+            return products(rows, read, pull_trunk)
 
         stretch = rule.stretch(reduced)
         head_gradients, by_probe = pull_heads(stretch)
         rows = self._rows(by_probe, trunk.outputs, scale)
-        combined = self._combination(rows, trunk.outputs, reduced, pull_trunk)
+        combined = self._combination(rows, trunk.outputs, reduced, pull_trunk, weight_gramian)
         if rule.scale_heads:
             head_gradients, _ = pull_heads(stretch * combined.weights)
         cotangents = [None] * len(rows)
@@ -118,22 +125,23 @@ class TaskGradients:
             outputs=heads.rest,
         )
 
-    def _run_trunk(self, inputs):
-        def function(_):
+    def _run_trunk(self, inputs, products):
+        def function(arguments):
             with backend.calling(self.model, training=True) as emitted:
-                features = self.parting.run_trunk(inputs)
+                features, read = self.parting.run_trunk(inputs, products.taps(arguments))
                 emitted = emitted()
-            return [*features, *emitted], [backend.get_mask(x) for x in features]
+            return [*features, *emitted], ([backend.get_mask(x) for x in features], read)
 
-        outputs, masks, pull = backend.linearize(function, self.parting.trunk_variables)
-        n = len(masks)
-        return _Run(outputs[:n], outputs[n:], masks, pull)
+        arguments = products.arguments(ops.shape(keras.tree.flatten(inputs)[0])[0])
+        outputs, rest, pull = backend.linearize(function, self.parting.trunk_variables, arguments)
+        n = len(self.parting.tensors)
+        return _Run(outputs[:n], outputs[n:], rest, pull)
 
-    def _run_heads(self, inputs, trunk, task_losses):
+    def _run_heads(self, inputs, features, masks, task_losses):
         def function(arguments):
             by_task, taps = {task: [] for task in self.parting.tasks}, {}
             for probe, argument, feature, mask in zip(
-                self._probes, arguments, trunk.outputs, trunk.rest, strict=True
+                self._probes, arguments, features, masks, strict=True
             ):
                 copies = probe.features(argument, feature)
                 for task, x in zip(self.parting.tasks, copies, strict=True):
@@ -146,7 +154,7 @@ class TaskGradients:
                 emitted = emitted()
             return [task_losses(outputs), *emitted], outputs
 
-        arguments = [p.argument(x) for p, x in zip(self._probes, trunk.outputs, strict=True)]
+        arguments = [p.argument(x) for p, x in zip(self._probes, features, strict=True)]
         outputs, predictions, pull = backend.linearize(
             function, self.parting.head_variables, arguments
         )

@@ -48,7 +48,7 @@ def follow_path(matrix, q, direction, reached=None):
     tableau = ops.concatenate(
         [ops.broadcast_to(matrix, (k, n, n)), q[..., None], direction[..., None]], axis=-1
     )
-    columns = ops.arange(n + 2)
+    columns, rows = ops.arange(n + 2), ops.arange(n)
 
     def next_pivot(tableau, basic):
         s, c = tableau[..., -2], tableau[..., -1]
@@ -58,17 +58,15 @@ def follow_path(matrix, q, direction, reached=None):
         return index, ops.isinf(mu_next) | stop(mu_next, tableau, basic)
 
     def body(tableau, basic, index, done):
-        chosen = ops.one_hot(index, n, dtype=tableau.dtype)
-        row = ops.einsum("kn,knm->km", chosen, tableau)
-        column = ops.einsum("knm,km->kn", tableau, ops.one_hot(index, n + 2, dtype=tableau.dtype))
-        pivot = ops.einsum("kn,kn->k", chosen, column)[:, None]
-        here = columns[None] == index[:, None]
-        new_row = ops.where(here, 1.0 / pivot, -row / pivot)
-        swept = tableau + column[..., None] * ops.where(here, 0.0, new_row)[:, None]
-        swept = ops.where(here[:, None], (column / pivot)[..., None], swept)
-        swept = ops.where(chosen[..., None] > 0.0, new_row[:, None], swept)
+        row = ops.take_along_axis(tableau, index[:, None, None], axis=1)[:, 0]
+        column = ops.take_along_axis(tableau, index[:, None, None], axis=2)[..., 0]
+        pivot = ops.take_along_axis(column, index[:, None], axis=1)
+        chosen, here = rows[None] == index[:, None], columns[None] == index[:, None]
+        new_row = ops.where(here, 1.0, -row) / pivot
+        swept = ops.where(here[:, None], 0.0, tableau) + column[..., None] * new_row[:, None]
+        swept = ops.where(chosen[..., None], new_row[:, None], swept)
         tableau = ops.where(done[:, None, None], tableau, swept)
-        basic = ops.where(done[:, None], basic, ops.logical_xor(basic, chosen > 0.0))
+        basic = ops.where(done[:, None], basic, ops.logical_xor(basic, chosen))
         return (tableau, basic, *next_pivot(tableau, basic))
 
     basic = ops.zeros((k, n), dtype="bool")

@@ -61,6 +61,8 @@ class AlignedMTL(GradientWeighting):
     Component Alignment for Multi-Task Learning", CVPR, arXiv:2305.19000, algorithm 1.
     """
 
+    compiles = False
+
     def __init__(
         self,
         scale_mode: str = "min",

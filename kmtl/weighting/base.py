@@ -37,6 +37,15 @@ class TaskWeighting:
         self._nameless = False
         self.state = self._new_state()
 
+    def __getattr__(self, name):
+        # Only where the usual ways have not found it.
+        if name.startswith("_") and not self.__dict__.get("task_names", True):
+            raise AttributeError(
+                f"This `{type(self).__name__}` has no state yet: compile a model with it, or call "
+                f"`bind_to(num_tasks)`. Received: a request for {name!r}"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def bind(self, losses: Mapping[str, keras.losses.Loss]) -> None:
         """Creates the state for these tasks; `MultiTaskModel.compile` calls it.
 

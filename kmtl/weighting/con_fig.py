@@ -52,6 +52,8 @@ class ConFIG(GradientWeighting):
     Physics Informed Neural Networks", ICLR, arXiv:2408.11104, equations 2 and 3.
     """
 
+    compiles = False
+
     def solve(self, gramian, losses):
         del losses
         unit, norms = unit_gramian(gramian)

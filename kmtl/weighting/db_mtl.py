@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kmtl.ops.gramian import inverse_or_zero
+from kmtl.weighting.task_numbers import check_number
 from kmtl.weighting.tracking import TrackingWeighting, check_at_least_0
 
 EPSILON = 1e-8
@@ -73,8 +74,7 @@ class DBMTL(TrackingWeighting):
         **kwargs,
     ):
         super().__init__(scope=scope, **kwargs)
-        if not 0.0 <= beta < 1.0:
-            raise ValueError(f"`beta` must be at least 0 and below 1. Received: beta={beta}")
+        check_number("beta", beta, "at least 0 and below 1")
         check_at_least_0(beta_sigma=beta_sigma)
         self.beta = beta
         self.beta_sigma = beta_sigma

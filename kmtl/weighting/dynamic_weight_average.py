@@ -5,6 +5,7 @@ from keras import ops
 
 from kmtl.ops.logs import TINY, softmax
 from kmtl.weighting.base import TaskWeighting
+from kmtl.weighting.task_numbers import check_number
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -60,8 +61,7 @@ class DynamicWeightAverage(TaskWeighting):
         self, temperature: float = 2.0, window: str | int = "epoch", name: str | None = None
     ):
         super().__init__(name)
-        if not temperature > 0.0:
-            raise ValueError(f"`temperature` must be above 0. Received: temperature={temperature}")
+        check_number("temperature", temperature, "above 0")
         if window != "epoch" and not (isinstance(window, int) and window >= 1):
             raise ValueError(
                 "`window` must be 'epoch' or a number of steps, at least 1. "

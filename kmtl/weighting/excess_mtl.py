@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kmtl.ops.gramian import inverse_or_zero
+from kmtl.weighting.task_numbers import check_number
 from kmtl.weighting.tracking import TrackingWeighting
 
 
@@ -71,8 +72,7 @@ class ExcessMTL(TrackingWeighting):
         **kwargs,
     ):
         super().__init__(scope=scope, scale_heads=scale_heads, **kwargs)
-        if not step_size > 0.0:
-            raise ValueError(f"`step_size` must be above 0. Received: step_size={step_size}")
+        check_number("step_size", step_size, "above 0")
         self.step_size = step_size
 
     def create_state(self, losses):

@@ -9,7 +9,7 @@ from kmtl.ops.gramian import inverse_or_zero
 from kmtl.ops.logs import softmax
 from kmtl.weighting.adam import Adam
 from kmtl.weighting.base import TaskWeighting
-from kmtl.weighting.task_numbers import check_numbers, numbers_by_task
+from kmtl.weighting.task_numbers import check_number, check_numbers, numbers_by_task
 
 EPSILON = 1e-8
 
@@ -80,10 +80,8 @@ class FAMO(TaskWeighting):
         name: str | None = None,
     ):
         super().__init__(name)
-        if not weight_lr > 0.0:
-            raise ValueError(f"`weight_lr` must be above 0. Received: weight_lr={weight_lr}")
-        if not gamma >= 0.0:
-            raise ValueError(f"`gamma` must be at least 0. Received: gamma={gamma}")
+        check_number("weight_lr", weight_lr, "above 0")
+        check_number("gamma", gamma, "at least 0")
         self.weight_lr = weight_lr
         self.gamma = gamma
         self.min_losses = check_numbers("min_losses", min_losses, "finite")

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kmtl.weighting.jacobian import JacobianWeighting
-from kmtl.weighting.task_numbers import numbers_by_task
+from kmtl.weighting.task_numbers import check_number, numbers_by_task
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -64,9 +64,8 @@ class GradDrop(JacobianWeighting):
 
     def __init__(self, leak: float | Mapping[str, float] = 0.0, seed: int | None = None, **kwargs):
         super().__init__(**kwargs)
-        given = leak.values() if isinstance(leak, Mapping) else [leak]
-        if not all(0.0 <= value <= 1.0 for value in given):
-            raise ValueError(f"`leak` must be between 0 and 1. Received: leak={leak}")
+        for value in leak.values() if isinstance(leak, Mapping) else [leak]:
+            check_number("leak", value, "between 0 and 1")
         self.leak = dict(leak) if isinstance(leak, Mapping) else leak
         self.seed = seed
 
@@ -77,22 +76,28 @@ class GradDrop(JacobianWeighting):
 
     def solve_jacobian(self, jacobian, losses):
         del losses
-        return ops.sum(self._factors(jacobian) * jacobian, axis=0)
+        # Sums first: as factors of the gradients, XLA would draw the signs anew for each task.
+        leaks, up = ops.array(self._leaks, "float32")[:, None], self._draw_up(jacobian)
+        positive, negative = ops.maximum(jacobian, 0.0), ops.minimum(jacobian, 0.0)
+        return ops.where(
+            up,
+            ops.sum(positive + leaks * negative, axis=0),
+            ops.sum(negative + leaks * positive, axis=0),
+        )
 
     def step_by_feature(self, gramian, jacobian, losses, finite):
-        factors = self._factors(jacobian)
-        self._move_on(lambda: self.update(gramian, losses), finite)
-        return factors
+        kept = ops.where(self._draw_up(jacobian), jacobian > 0.0, jacobian < 0.0)
+        self._move_on(self.draw, finite)
+        return ops.where(kept, 1.0, ops.array(self._leaks, "float32")[:, None])
 
-    def _factors(self, jacobian):
+    def _draw_up(self, jacobian):
+        """For each coordinate whether the positive values are kept."""
         size = ops.sum(ops.abs(jacobian), axis=0)
         purity = 0.5 * (1.0 + ops.sum(jacobian, axis=0) / ops.where(size > 0.0, size, 1.0))
         seed = _CurrentSeed(self.state.seed_generator)
-        up = keras.random.uniform(ops.shape(jacobian)[1:], seed=seed) < purity
-        kept = ops.where(up, jacobian > 0.0, jacobian < 0.0)
-        return ops.where(kept, 1.0, ops.array(self._leaks, "float32")[:, None])
+        return keras.random.uniform(ops.shape(jacobian)[1:], seed=seed) < purity
 
-    def update(self, gramian, losses):
+    def draw(self):
         self.state.seed_generator.next()
 
     def get_config(self):

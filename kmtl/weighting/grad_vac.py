@@ -6,6 +6,7 @@ from keras import ops
 from kmtl.ops.gramian import inverse_or_zero, unit_gramian
 from kmtl.weighting.gradient import GradientWeighting, check_reduction
 from kmtl.weighting.random_orders import RandomOrders
+from kmtl.weighting.task_numbers import check_number
 
 # A target of 1 would ask for infinitely much of the other task's gradient.
 MAX_TARGET = 0.999
@@ -72,8 +73,7 @@ class GradVac(GradientWeighting):
         self, beta: float = 0.01, reduction: str = "sum", seed: int | None = None, **kwargs
     ):
         super().__init__(**kwargs)
-        if not 0.0 <= beta <= 1.0:
-            raise ValueError(f"`beta` must be between 0 and 1. Received: beta={beta}")
+        check_number("beta", beta, "between 0 and 1")
         check_reduction(reduction)
         self.beta = beta
         self.reduction = reduction
@@ -92,19 +92,30 @@ class GradVac(GradientWeighting):
 
     def solve(self, gramian, losses):
         del losses
+        return self._vaccinate(gramian)[0]
+
+    def update(self, gramian, losses):
+        self.advance(ops.cast(ops.convert_to_tensor(gramian), "float32"), losses)
+
+    def advance(self, gramian, losses):
+        del losses
+        a, targets = self._vaccinate(gramian)
+        self._targets.assign(targets)
+        return a
+
+    def draw(self):
+        self._orders.redraw()
+
+    def _vaccinate(self, gramian):
+        """The coefficients, and the targets of the next step."""
         unit, norms = unit_gramian(gramian)
-        c, _, _ = self._meet_all(unit, norms)
+        c, cosines, met = self._meet_all(unit, norms)
         # From unit gradients back to the tasks' own.
         total, present = ops.matmul(norms, c), norms > 0.0
         a = ops.where(present, total / ops.where(present, norms, 1.0), 1.0)
-        return a if self.reduction == "sum" else a / gramian.shape[0]
-
-    def update(self, gramian, losses):
-        gramian = ops.cast(ops.convert_to_tensor(gramian), "float32")
-        _, cosines, met = self._meet_all(*unit_gramian(gramian))
+        a = a if self.reduction == "sum" else a / gramian.shape[0]
         change = self.beta * (cosines - self._targets)
-        self._targets.assign(self._targets + ops.where(met, change, 0.0))
-        self._orders.redraw()
+        return a, self._targets + ops.where(met, change, 0.0)
 
     def _meet_all(self, unit, norms):
         """What becomes of each gradient.
@@ -121,9 +132,9 @@ class GradVac(GradientWeighting):
         met = present[:, None] & present[None, :] & (ops.eye(n) == 0.0)
 
         def meet(k, state):
-            c, cosines = state
+            # `products`: of each new gradient with each unit gradient, `c @ unit`.
+            c, products, cosines = state
             whom = ops.one_hot(order[:, k], n)
-            products = ops.matmul(c, unit)  # of each new gradient with each unit gradient
             length = ops.sqrt(ops.maximum(ops.sum(products * c, axis=1), 0.0))
             cosine = ops.sum(products * whom, axis=1) * inverse_or_zero(length)
             cosine = ops.clip(cosine, -1.0, 1.0)
@@ -131,10 +142,12 @@ class GradVac(GradientWeighting):
             slope = target / ops.sqrt(1.0 - ops.square(target))
             factor = length * (slope * ops.sqrt(1.0 - ops.square(cosine)) - cosine)
             meets = ops.any(met & (whom > 0.0), axis=1) & (cosine < target)
-            c = c + ops.where(meets, factor, 0.0)[:, None] * whom
-            return c, cosines + cosine[:, None] * whom
+            added = ops.where(meets, factor, 0.0)[:, None]
+            products = products + added * ops.take(unit, order[:, k], axis=0)
+            return c + added * whom, products, cosines + cosine[:, None] * whom
 
-        return (*ops.fori_loop(0, n, meet, (ops.eye(n), ops.zeros((n, n)))), met)
+        c, _, cosines = ops.fori_loop(0, n, meet, (ops.eye(n), unit, ops.zeros((n, n))))
+        return c, cosines, met
 
     def get_config(self):
         return {

@@ -39,6 +39,9 @@ class GradientWeighting(TaskWeighting):
     """
 
     scopes = SCOPES
+    # Whether XLA makes `solve` faster on a CPU: it does with many small operations, but not
+    # with `eigh`.
+    compiles = True
 
     def __init__(
         self,
@@ -60,7 +63,7 @@ class GradientWeighting(TaskWeighting):
         self.scope = scope
         self.parting = None if parting is None else list(parting)
         self.scale_heads = scale_heads
-        self._compiled_for = self._compiled_solve = None
+        self._compiled = {}
 
     def bind(self, losses):
         super().bind(losses)
@@ -92,8 +95,10 @@ class GradientWeighting(TaskWeighting):
                 f"`gramian` must be of shape (T, T). Received: gramian of shape {shape}"
             )
         self.bind_to(shape[0])
-        solve = self.solve if backend.EAGER_LOOPS_ARE_FAST else self._compiled()
-        return solve(gramian, self._losses(losses, shape[0]))
+        losses = self._losses(losses, shape[0])
+        if backend.EAGER_LOOPS_ARE_FAST:
+            return self.solve(gramian, losses)
+        return self._compile(self.solve)(gramian, losses)[0]
 
     def combine(self, jacobian, losses=None):
         """The combined gradient `(P,)`.
@@ -112,6 +117,15 @@ class GradientWeighting(TaskWeighting):
 
     def update(self, gramian, losses) -> None:
         """Moves the state on, after the coefficients of a step have been read."""
+
+    def advance(self, gramian, losses):
+        """`solve` and then `update`; overridden where they share their work."""
+        a = self.solve(gramian, losses)
+        self.update(gramian, losses)
+        return a
+
+    def draw(self) -> None:
+        """Draws the next step's random numbers, which is slow when compiled with the rest."""
 
     def stretch(self, losses):
         """Factors `(T,)` of the losses before their gradients are taken; ones here."""
@@ -134,19 +148,28 @@ class GradientWeighting(TaskWeighting):
             finite: `(T,)`, whether the task's gradient is.
         """
         del jacobian
-        a = self._compiled()(gramian, losses)
-        self._move_on(lambda: self.update(gramian, losses), finite)
+        valid = ops.all(finite)
+        a, changes = self._compile(self.advance)(gramian, losses)
+        for variable, value in zip(self.state.variables, changes, strict=True):
+            if value is not None:
+                variable.assign(ops.where(valid, value, ops.convert_to_tensor(variable)))
+        self.move_on(self.draw, valid)
+        self._count_skipped(finite)
         return a, None
 
-    def _compiled(self):
-        """`solve`, compiled once for each state."""
-        if self._compiled_for is not self.state:
-            self._compiled_solve = backend.compiled(self.solve, self.state.variables)
-            self._compiled_for = self.state
-        return self._compiled_solve
+    def _compile(self, method):
+        """A method, compiled once for each state."""
+        key = method.__name__
+        if self._compiled.get(key, (None, None))[0] is not self.state:
+            function = backend.compiled(method, self.state.variables, self.compiles)
+            self._compiled[key] = self.state, function
+        return self._compiled[key][1]
 
     def _move_on(self, update, finite):
         self.move_on(update, ops.all(finite))
+        self._count_skipped(finite)
+
+    def _count_skipped(self, finite):
         self.skipped.assign(self.skipped + ops.cast(~finite, "float32"))
 
     def _losses(self, losses, n):

@@ -91,6 +91,7 @@ class JacobianWeighting(GradientWeighting):
         def move_on():
             self.update(gramian, losses)
             self.update_buffers(jacobian, losses)
+            self.draw()
 
         self._move_on(move_on, finite)
         return None, update

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kmtl.weighting.gradient import GradientWeighting
+from kmtl.weighting.task_numbers import check_whole
 
 # Larger than any distance, and its sums are finite.
 FAR = 1e30
@@ -58,14 +59,8 @@ class Krum(GradientWeighting):
 
     def __init__(self, num_byzantine: int = 1, num_selected: int = 1, **kwargs):
         super().__init__(**kwargs)
-        if num_byzantine < 0:
-            raise ValueError(
-                f"`num_byzantine` must be at least 0. Received: num_byzantine={num_byzantine}"
-            )
-        if num_selected < 1:
-            raise ValueError(
-                f"`num_selected` must be at least 1. Received: num_selected={num_selected}"
-            )
+        check_whole("num_byzantine", num_byzantine, 0)
+        check_whole("num_selected", num_selected, 1)
         self.num_byzantine = num_byzantine
         self.num_selected = num_selected
 

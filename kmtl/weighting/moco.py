@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kmtl.ops.simplex_descent import descend_on_simplex
+from kmtl.weighting.task_numbers import check_number
 from kmtl.weighting.tracking import TrackingWeighting, check_at_least_0
 
 
@@ -77,8 +78,7 @@ class MoCo(TrackingWeighting):
         **kwargs,
     ):
         super().__init__(scope=scope, **kwargs)
-        if not 0.0 < beta <= 1.0:
-            raise ValueError(f"`beta` must be above 0 and at most 1. Received: beta={beta}")
+        check_number("beta", beta, "above 0 and at most 1")
         check_at_least_0(beta_sigma=beta_sigma, gamma=gamma, gamma_sigma=gamma_sigma, rho=rho)
         self.beta = beta
         self.beta_sigma = beta_sigma

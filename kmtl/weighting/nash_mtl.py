@@ -85,17 +85,24 @@ class NashMTL(GradientWeighting):
 
     def solve(self, gramian, losses):
         del losses
+        return self._shorten(self._bargain(gramian), gramian)
+
+    def update(self, gramian, losses):
+        self.advance(gramian, losses)
+
+    def advance(self, gramian, losses):
+        del losses
         a = self._bargain(gramian)
+        if self.update_every > 1:
+            self._kept.assign(a)
+            self._age.assign((self._age + 1) % self.update_every)
+        return self._shorten(a, gramian)
+
+    def _shorten(self, a, gramian):
         if self.max_norm is None:
             return a
         length = ops.sqrt(ops.maximum(ops.sum(a * ops.matmul(gramian, a)), 0.0))
         return a * self.max_norm / ops.maximum(length, self.max_norm)
-
-    def update(self, gramian, losses):
-        del losses
-        if self.update_every > 1:
-            self._kept.assign(self._bargain(gramian))
-            self._age.assign((self._age + 1) % self.update_every)
 
     def _bargain(self, gramian):
         if self.update_every == 1:

@@ -7,7 +7,7 @@ from keras import ops
 
 from kmtl.ops.gramian import inverse_or_zero
 from kmtl.weighting.base import TaskWeighting
-from kmtl.weighting.task_numbers import check_numbers, numbers_by_task
+from kmtl.weighting.task_numbers import check_number, check_numbers, numbers_by_task
 
 # A distance from the line that is this small beside the losses is rounding.
 ROUNDING = 1e-6
@@ -77,8 +77,7 @@ class PBI(TaskWeighting):
         name: str | None = None,
     ):
         super().__init__(name)
-        if not theta >= 0.0:
-            raise ValueError(f"`theta` must be at least 0. Received: theta={theta}")
+        check_number("theta", theta, "at least 0")
         self.preference = check_numbers("preference", preference, "above 0")
         self.theta = theta
         self.ideal = check_numbers("ideal", ideal, "finite")

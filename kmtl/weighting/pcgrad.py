@@ -77,7 +77,7 @@ class PCGrad(GradientWeighting):
         c = ops.fori_loop(0, n, meet, ops.eye(n))
         return ops.sum(c, axis=0) if self.reduction == "sum" else ops.mean(c, axis=0)
 
-    def update(self, gramian, losses):
+    def draw(self):
         self._orders.redraw()
 
     def get_config(self):

@@ -7,7 +7,12 @@ from keras import ops
 
 from kmtl.ops.logs import log_and_inverse, softmax
 from kmtl.weighting.base import TaskWeighting
-from kmtl.weighting.task_numbers import check_numbers, check_whole, numbers_by_task
+from kmtl.weighting.task_numbers import (
+    check_number,
+    check_numbers,
+    check_whole,
+    numbers_by_task,
+)
 
 MASKED = -1e30
 
@@ -85,8 +90,7 @@ class SmoothTchebycheff(TaskWeighting):
         name: str | None = None,
     ):
         super().__init__(name)
-        if not mu > 0.0:
-            raise ValueError(f"`mu` must be above 0. Received: mu={mu}")
+        check_number("mu", mu, "above 0")
         check_whole("warmup_epoch", warmup_epoch, 0)
         self.mu = mu
         self.warmup_epoch = warmup_epoch

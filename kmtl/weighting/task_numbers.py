@@ -7,6 +7,9 @@ _RULES = {
     "finite": math.isfinite,
     "at least 0": lambda x: math.isfinite(x) and x >= 0.0,
     "above 0": lambda x: math.isfinite(x) and x > 0.0,
+    "between 0 and 1": lambda x: 0.0 <= x <= 1.0,
+    "at least 0 and below 1": lambda x: 0.0 <= x < 1.0,
+    "above 0 and at most 1": lambda x: 0.0 < x <= 1.0,
 }
 
 
@@ -16,7 +19,7 @@ def check_number(argument: str, value: float, rule: str) -> None:
     Args:
         argument: The argument's name, for the message.
         value: The number.
-        rule: `"finite"`, `"at least 0"` or `"above 0"`.
+        rule: A key of `_RULES`.
     """
     if not isinstance(value, (int, float)) or not _RULES[rule](value):
         raise ValueError(f"`{argument}` must be {rule}. Received: {argument}={value!r}")
@@ -36,7 +39,7 @@ def check_numbers(argument: str, values: Mapping[str, float] | None, rule: str) 
     Args:
         argument: The argument's name, for the message.
         values: Task name -> number, or None.
-        rule: `"finite"`, `"at least 0"` or `"above 0"`.
+        rule: A key of `_RULES`.
 
     Raises:
         ValueError: if a number breaks the rule or `values` is no mapping.

@@ -3,6 +3,7 @@
 from keras import ops
 
 from kmtl.weighting.jacobian import JacobianWeighting
+from kmtl.weighting.task_numbers import check_number
 
 
 class TrackingWeighting(JacobianWeighting):
@@ -57,8 +58,7 @@ class TrackingWeighting(JacobianWeighting):
 def check_at_least_0(**values) -> None:
     """Raises `ValueError` unless all values are; the names are those of the arguments."""
     for name, value in values.items():
-        if not value >= 0.0:
-            raise ValueError(f"`{name}` must be at least 0. Received: {name}={value}")
+        check_number(name, value, "at least 0")
 
 
 def _assign(state):

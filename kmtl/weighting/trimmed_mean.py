@@ -1,5 +1,7 @@
 """The mean without each coordinate's extremes."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -70,8 +72,11 @@ class TrimmedMean(JacobianWeighting):
     def solve_jacobian(self, jacobian, losses):
         del losses
         n = jacobian.shape[0]
-        ascending = ops.sort(jacobian, axis=0)
-        return ops.mean(ascending[self.trim_number : n - self.trim_number], axis=0)
+        task, kept = ops.arange(n)[:, None], ops.ones_like(jacobian, dtype="bool")
+        for _ in range(self.trim_number):  # to sort takes ten times as long
+            for worst, rest in ((ops.argmax, -math.inf), (ops.argmin, math.inf)):
+                kept = kept & (task != worst(ops.where(kept, jacobian, rest), axis=0))
+        return ops.sum(ops.where(kept, jacobian, 0.0), axis=0) / (n - 2 * self.trim_number)
 
     def get_config(self):
         return {**super().get_config(), "trim_number": self.trim_number}

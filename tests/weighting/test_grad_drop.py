@@ -45,7 +45,7 @@ def test_a_step_draws_anew_and_looking_does_not():
     first, again = np.asarray(rule.combine(jacobian)), np.asarray(rule.combine(jacobian))
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(first, combine(jacobian, seed=3))
-    rule.update(None, None)
+    rule.draw()
     second = np.asarray(rule.combine(jacobian))
     assert 10 < np.sum(first != second) < 54
     assert (combine(jacobian, seed=4) != first).any()

@@ -47,6 +47,7 @@ def test_the_algorithm_over_several_steps():
         expected, new_targets = reference(jacobian, order, targets, beta)
         np.testing.assert_allclose(update, expected, atol=1e-4 * np.linalg.norm(expected))
         rule.update(gramian, None)
+        rule.draw()
         np.testing.assert_allclose(np.asarray(state(rule, "targets")), new_targets, atol=1e-5)
         assert (np.asarray(state(rule, "order")) != order).any()
         turned += np.linalg.norm(expected - jacobian.sum(axis=0)) > 0.01

@@ -58,7 +58,9 @@ def test_too_few_tasks(kwargs, least):
 
 @pytest.mark.parametrize("kwargs", [{"num_byzantine": -1}, {"num_selected": 0}], ids=str)
 def test_numbers_out_of_range(kwargs):
-    with pytest.raises(ValueError, match=f"`{next(iter(kwargs))}` must be at least"):
+    with pytest.raises(
+        ValueError, match=f"`{next(iter(kwargs))}` must be a whole number, at least"
+    ):
         kmtl.weighting.Krum(**kwargs)
 
 
