@@ -2,7 +2,8 @@
 
 `all_reduce_sum(x)` adds a tensor over replicas; `num_replicas()` counts them; `replica_index()` is
 this one's number. `linearize` runs a function so that gradients can be pulled back through it.
-`build_optimizer`, `gradient_step`, `compiled` and `after_step` are parts of training.
+`build_optimizer`, `gradient_step`, `compiled` and `after_step` are parts of training, with
+`accumulation_steps(optimizer)` and `micro_batches(optimizer)`.
 `get_mask(x)` and `set_mask(x, mask)` are the mask that Keras attaches to a tensor, or None;
 `calling(model)` is the state that Keras is in while it calls a model. `summary_writer(folder)`
 writes TensorBoard files.
@@ -41,6 +42,17 @@ gradient_step = _backend.gradient_step
 after_step = _backend.after_step
 
 
+def accumulation_steps(optimizer) -> int:
+    """Over how many micro-batches the optimizer takes the mean before an update; mostly 1."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    return optimizer.gradient_accumulation_steps or 1
+
+
+def micro_batches(optimizer):
+    """How many micro-batches the optimizer has seen; its `iterations` counts updates."""
+    return getattr(optimizer, "inner_optimizer", optimizer)._iterations
+
+
 @contextlib.contextmanager
 def calling(model: keras.Model, training: bool):
     """Layers called in here behave as in `model(x, training=training)`.
@@ -63,6 +75,7 @@ def calling(model: keras.Model, training: bool):
 
 __all__ = [
     "EAGER_LOOPS_ARE_FAST",
+    "accumulation_steps",
     "after_step",
     "all_reduce_sum",
     "build_optimizer",
@@ -71,6 +84,7 @@ __all__ = [
     "get_mask",
     "gradient_step",
     "linearize",
+    "micro_batches",
     "num_replicas",
     "replica_index",
     "set_mask",

@@ -13,6 +13,7 @@ from kmtl import weighting as weighting_lib
 from kmtl.losses.task_losses import TaskLosses
 from kmtl.metrics.task_metrics import NamedMeans, TaskMetrics
 from kmtl.models import packed_logs
+from kmtl.models.accumulated_gradients import AccumulatedGradients
 from kmtl.models.non_finite import StopOnNonFiniteLoss
 from kmtl.models.parting import Parting
 from kmtl.models.task_arguments import by_task, labels_by_task, lists_by_task, weights_by_task
@@ -80,6 +81,7 @@ class MultiTaskModel(keras.Model):
         super().__init__(inputs=inputs, outputs=dict(outputs), name=name, **kwargs)
         self.task_names = sorted(outputs)
         self.weighting = None
+        self.weighting_state = self.accumulated_state = None
         self._training = None
         self._task_gradients = None
         self._evaluating = False
@@ -149,13 +151,16 @@ class MultiTaskModel(keras.Model):
             described = list(rule.describe(ops.ones((len(rule.task_names),))))
         loss_names = [f"{task}_loss" for task in task_losses.tasks] if several else []
         _check_log_names(["loss", *loss_names, *task_metrics.names, *described])
-        task_gradients = None
-        if isinstance(rule, GradientWeighting) and len(rule.task_names) > 1:
-            task_gradients = TaskGradients(self, rule, Parting(self, rule.parting))
         optimizer = keras.optimizers.get(optimizer)
+        task_gradients = accumulated = None
+        if isinstance(rule, GradientWeighting) and len(rule.task_names) > 1:
+            parting = Parting(self, rule.parting)
+            if backend.accumulation_steps(optimizer) > 1 and parting.trunk_variables:
+                accumulated = AccumulatedGradients(rule, parting.trunk_variables, optimizer)
+            task_gradients = TaskGradients(self, rule, parting, accumulated)
         if rule is not None and not optimizer.built:
             _spare_from_weight_decay(optimizer, rule.state.trainable_variables)
-        self._replace_weighting(rule)
+        self._replace_weighting(rule, accumulated)
         super().compile(optimizer=optimizer, **kwargs)
         self.loss = loss
         self._training = _Training(
@@ -222,7 +227,7 @@ class MultiTaskModel(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         step = self._task_gradients(x, lambda outputs: self._task_losses(y, outputs, sample_weight))
         if step.weights is not None:
-            self._note_weights(step.weights)
+            self._note_weights(step.weights, step.due)
         total = ops.sum(step.losses) + step.penalties / backend.num_replicas()
         size = ops.shape(keras.tree.flatten(x)[0])[0]
         self._loss_tracker.update_state(backend.all_reduce_sum(total), sample_weight=size)
@@ -246,11 +251,12 @@ class MultiTaskModel(keras.Model):
             setup.loss_means.update_state(totals, ops.where(summed, 1.0, divisors))
         return totals / global_divisors
 
-    def _note_weights(self, weights):
+    def _note_weights(self, weights, counted=True):
         if self._training.weighting_means is None:  # the rule has none to show
             return
         values = ops.stack(list(self.weighting.describe(weights).values()))
-        self._training.weighting_means.update_state(values, ops.ones_like(values))
+        counts = ops.ones_like(values) * ops.cast(counted, values.dtype)
+        self._training.weighting_means.update_state(counts * values, counts)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates every task's metrics on its present labels and returns the logs."""
@@ -352,13 +358,15 @@ class MultiTaskModel(keras.Model):
         """Names of the tasks that have a loss, sorted."""
         return list(self._require_compiled().losses.tasks)
 
-    def _replace_weighting(self, rule):
+    def _replace_weighting(self, rule, accumulated):
         if rule is not None:
             rule.belong_to(self)
-        if self.weighting is not None:
-            self._tracker.untrack(self.weighting.state)
+        for old in (self.weighting_state, self.accumulated_state):
+            if old is not None:
+                self._tracker.untrack(old)
         self.weighting = rule
         self.weighting_state = None if rule is None else rule.state
+        self.accumulated_state = None if accumulated is None else accumulated.state
 
     def _by_task(self, y, sample_weight):
         needed = {*self._require_compiled().losses.tasks, *self._training.metrics.tasks}

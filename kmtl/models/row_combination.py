@@ -8,6 +8,7 @@ from typing import Any
 from keras import ops
 
 from kmtl import backend
+from kmtl.models.accumulated_gradients import AccumulatedGradients
 from kmtl.models.parting import Parting
 from kmtl.models.weight_gramian import WeightGramian
 from kmtl.weighting.gradient import GradientWeighting
@@ -23,12 +24,14 @@ class Combined:
         valid: Whether every task's gradient is finite.
         features: What goes back through the trunk, one for each parting tensor; or None,
         variables: and then the gradients of the trunk's variables, the same on every replica.
+        due: Whether the optimizer applies an update at this step.
     """
 
     weights: Any
     valid: Any
     features: list | None
     variables: list | None
+    due: Any = True
 
 
 class RowCombination:
@@ -37,10 +40,16 @@ class RowCombination:
     Args:
         rule: The rule.
         parting: Where the tasks part.
+        accumulated: What earlier micro-batches add up to, or None where there are none.
     """
 
-    def __init__(self, rule: GradientWeighting, parting: Parting):
-        self.rule, self.parting = rule, parting
+    def __init__(
+        self,
+        rule: GradientWeighting,
+        parting: Parting,
+        accumulated: AccumulatedGradients | None = None,
+    ):
+        self.rule, self.parting, self._accumulated = rule, parting, accumulated
         self._on_rows = isinstance(rule, JacobianWeighting)
         if rule.scope != "representation" and not parting.trunk_variables:
             raise ValueError(
@@ -53,13 +62,8 @@ class RowCombination:
 
     def weight_gramian(self) -> WeightGramian:
         """The products for one step; of no weights at all where the rule needs none."""
-        variables = []
-        if not self._on_rows:
-            if self.rule.scope == "parameters":
-                variables = self.parting.trunk_variables
-            if self.rule.scope == "last_shared":
-                variables = self.parting.last_variables
-        return WeightGramian(self.parting, variables)
+        needless = self._on_rows or self._accumulated is not None
+        return WeightGramian(self.parting, [] if needless else self._counted_variables())
 
     def __call__(
         self, rows: list, features: list, losses, pull: Callable, weight_gramian: Callable
@@ -74,6 +78,8 @@ class RowCombination:
                 variables, and more`.
             weight_gramian: `(T, ...) rows for each parting tensor -> (T, T)`.
         """
+        if self._accumulated is not None:
+            return self._on_micro_batches(rows, losses, pull)
         if self.rule.scope == "representation":
             return self._on_features(rows, features, losses)
         tensors = [row.tensor for row in rows]
@@ -83,6 +89,12 @@ class RowCombination:
         finite = _finite(gramian, losses)
         weights, _ = self.rule.step(gramian, None, losses, finite)
         return Combined(weights, ops.all(finite), [row.combine(weights) for row in rows], None)
+
+    def _counted_variables(self):
+        """Those whose gradients the rule sees, if it sees any."""
+        if self.rule.scope == "last_shared":
+            return self.parting.last_variables
+        return self.parting.trunk_variables if self.rule.scope == "parameters" else []
 
     def _on_features(self, rows, features, losses):
         rule = self.rule
@@ -125,6 +137,27 @@ class RowCombination:
         finite = _finite(gramian, losses)
         weights, update = rule.step(gramian, jacobian, losses, finite)
         return Combined(weights, ops.all(finite), None, _split(update, gradients))
+
+    def _on_micro_batches(self, rows, losses, pull):
+        """As for one batch, whose gradients are the means over its micro-batches."""
+        means, due = self._accumulated, self._accumulated.due()
+        gramian = backend.all_reduce_sum(sum(row.gramian() for row in rows))
+        gradients = self._gradients([row.tensor for row in rows], pull)
+        finite = _finite(gramian, losses) & ops.all(ops.isfinite(_flat(gradients)), axis=1)
+        losses, gramian, gradients = means.add(losses, gramian, gradients)
+        jacobian = _flat(gradients)
+        seen = gramian
+        if self.rule.scope != "representation":
+            counted = {id(v) for v in self._counted_variables()}
+            own = zip(gradients, self.parting.trunk_variables, strict=True)
+            rows = _flat([g for g, v in own if id(v) in counted])
+            seen = ops.matmul(rows, ops.transpose(rows))
+        weights, update = self.rule.step(seen, jacobian, losses, finite, due)
+        if update is None:
+            update = ops.matmul(weights, jacobian)
+        valid = ops.all(finite)
+        means.keep(losses, gramian, gradients, valid, due)
+        return Combined(weights, valid, None, means.update(_split(update, gradients), due), due)
 
     def _gradients(self, rows, pull):
         """Each task's gradient by the variables, over all replicas: a `(T, ...)` for each."""

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kmtl import backend
+from kmtl.models.accumulated_gradients import AccumulatedGradients
 from kmtl.models.parting import Parting
 from kmtl.models.row_combination import RowCombination
 from kmtl.models.task_rows import Copies, Taps
@@ -23,6 +24,7 @@ class StepGradients:
             share, scaled as the optimizer wants it.
         valid: Whether every task's gradient is finite.
         weights: `(T,)`, what the rule made of the tasks, or None if it gave no weights.
+        due: Whether the weights are those of an update, not of a part of its batch.
         losses: `(T,)`, this replica's share.
         penalties: Sum of regularizers and `add_loss`.
         outputs: Task -> output.
@@ -31,6 +33,7 @@ class StepGradients:
     gradients: list
     valid: Any
     weights: Any
+    due: Any
     losses: Any
     penalties: Any
     outputs: dict
@@ -53,11 +56,18 @@ class TaskGradients:
         model: A compiled model with named tasks.
         rule: Its rule.
         parting: Where its tasks part.
+        accumulated: What earlier micro-batches add up to, or None where there are none.
     """
 
-    def __init__(self, model: keras.Model, rule: GradientWeighting, parting: Parting):
+    def __init__(
+        self,
+        model: keras.Model,
+        rule: GradientWeighting,
+        parting: Parting,
+        accumulated: AccumulatedGradients | None,
+    ):
         self.model, self.rule, self.parting = model, rule, parting
-        self._combination = RowCombination(rule, parting)
+        self._combination = RowCombination(rule, parting, accumulated)
         self._probes = []
         for tensor in parting.tensors:
             readers = parting.dense_readers(tensor)
@@ -120,6 +130,7 @@ class TaskGradients:
             gradients=[total.get(v) for v in self.model.trainable_variables],
             valid=combined.valid,
             weights=None if combined.weights is None else stretch * combined.weights,
+            due=combined.due,
             losses=losses,
             penalties=penalties,
             outputs=heads.rest,

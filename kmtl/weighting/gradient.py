@@ -135,10 +135,10 @@ class GradientWeighting(TaskWeighting):
         """Outside of training steps, where there are no gradients, tasks count alike."""
         return ops.ones_like(losses)
 
-    def step(self, gramian, jacobian, losses, finite):
+    def step(self, gramian, jacobian, losses, finite, due=True):
         """Coefficients and combined gradient for one training step; either may be None.
 
-        The state moves on only if all tasks are finite.
+        The state moves on only if all tasks are finite and an update is due.
 
         Args:
             gramian: `(T, T)`, of the global batch.
@@ -146,9 +146,10 @@ class GradientWeighting(TaskWeighting):
                 columns.
             losses: `(T,)`, of the global batch.
             finite: `(T,)`, whether the task's gradient is.
+            due: Whether the optimizer applies an update at this step.
         """
         del jacobian
-        valid = ops.all(finite)
+        valid = ops.all(finite) & due
         a, changes = self._compile(self.advance)(gramian, losses)
         for variable, value in zip(self.state.variables, changes, strict=True):
             if value is not None:
@@ -165,8 +166,8 @@ class GradientWeighting(TaskWeighting):
             self._compiled[key] = self.state, function
         return self._compiled[key][1]
 
-    def _move_on(self, update, finite):
-        self.move_on(update, ops.all(finite))
+    def _move_on(self, update, finite, due=True):
+        self.move_on(update, ops.all(finite) & due)
         self._count_skipped(finite)
 
     def _count_skipped(self, finite):

@@ -21,6 +21,7 @@ class JacobianWeighting(GradientWeighting):
     """
 
     scopes = ("representation", "parameters")
+    compiles = False
     samples = 1
     by_feature = False
     gives_weights = False
@@ -85,7 +86,7 @@ class JacobianWeighting(GradientWeighting):
         """The combined gradient `(P,)`, from float32 tensors."""
         raise NotImplementedError
 
-    def step(self, gramian, jacobian, losses, finite):
+    def step(self, gramian, jacobian, losses, finite, due=True):
         update = self.combine(jacobian, losses)
 
         def move_on():
@@ -93,5 +94,5 @@ class JacobianWeighting(GradientWeighting):
             self.update_buffers(jacobian, losses)
             self.draw()
 
-        self._move_on(move_on, finite)
+        self._move_on(move_on, finite, due)
         return None, update

@@ -49,9 +49,9 @@ class TrackingWeighting(JacobianWeighting):
     def update_buffers(self, jacobian, losses):
         _assign(self.track(jacobian)[2])
 
-    def step(self, gramian, jacobian, losses, finite):
+    def step(self, gramian, jacobian, losses, finite, due=True):
         weights, rows, state = self.track(jacobian)
-        self._move_on(lambda: _assign(state), finite)
+        self._move_on(lambda: _assign(state), finite, due)
         return weights, ops.matmul(weights, rows)
 
 

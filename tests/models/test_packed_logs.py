@@ -59,7 +59,7 @@ def test_vectors_stay_what_they_are():
     model = compiled_model()
     model.compile(
         "sgd",
-        loss={"b": "categorical_crossentropy"},
+        loss={"a": None, "b": "categorical_crossentropy"},
         metrics={"b": keras.metrics.F1Score(average=None)},
     )
     logs = model.train_on_batch(X, Y, return_dict=True)
