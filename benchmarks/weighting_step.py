@@ -28,7 +28,7 @@ PLAIN = "plain sum"
 # Small, so that the gradients stay those of an early step, and the rules' problems as hard.
 LEARNING_RATE = 1e-5
 
-ROUNDS = 100
+ROUNDS = 300
 PEER_ROUNDS = 15  # of these, with the peers, some of whose steps take seconds
 SOLVER_ROUNDS = 50
 MEMORY_PROCESSES = 3

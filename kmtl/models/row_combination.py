@@ -22,15 +22,16 @@ class Combined:
     Attributes:
         weights: `(T,)`, or None if the rule gave none.
         valid: Whether every task's gradient is finite.
-        features: What goes back through the trunk, one for each parting tensor; or None,
-        variables: and then the gradients of the trunk's variables, the same on every replica.
+        features: What goes back through the trunk, one for each parting tensor, or None.
+        variables: Gradients of the trunk's variables, the same on every replica, or None for
+            those that follow from `features`.
         due: Whether the optimizer applies an update at this step.
     """
 
     weights: Any
     valid: Any
-    features: list | None
-    variables: list | None
+    features: list
+    variables: list
     due: Any = True
 
 
@@ -51,6 +52,8 @@ class RowCombination:
     ):
         self.rule, self.parting, self._accumulated = rule, parting, accumulated
         self._on_rows = isinstance(rule, JacobianWeighting)
+        self._no_features = [None for _ in parting.tensors]
+        self._no_variables = [None for _ in parting.trunk_variables]
         if rule.scope != "representation" and not parting.trunk_variables:
             raise ValueError(
                 f'`scope="{rule.scope}"` needs shared layers that train; all are frozen. Use '
@@ -76,7 +79,8 @@ class RowCombination:
             losses: `(T,)`, of the global batch.
             pull: `(cotangents of the parting tensors, variables) -> gradients by the
                 variables, and more`.
-            weight_gramian: `(T, ...) rows for each parting tensor -> (T, T)`.
+            weight_gramian: `(T, ...) rows for each parting tensor -> (T, T), gradients that
+                it took to compute it`.
         """
         if self._accumulated is not None:
             return self._on_micro_batches(rows, losses, pull)
@@ -85,10 +89,16 @@ class RowCombination:
         tensors = [row.tensor for row in rows]
         if self._on_rows:
             return self._on_variables(tensors, losses, pull)
-        gramian = weight_gramian(tensors)
+        gramian, computed = weight_gramian(tensors)
         finite = _finite(gramian, losses)
         weights, _ = self.rule.step(gramian, None, losses, finite)
-        return Combined(weights, ops.all(finite), [row.combine(weights) for row in rows], None)
+        combined = {key: ops.tensordot(weights, rows, axes=1) for key, rows in computed.items()}
+        return Combined(
+            weights,
+            ops.all(finite),
+            [row.combine(weights) for row in rows],
+            [combined.get(id(v)) for v in self.parting.trunk_variables],
+        )
 
     def _counted_variables(self):
         """Those whose gradients the rule sees, if it sees any."""
@@ -103,13 +113,14 @@ class RowCombination:
         if not self._on_rows:
             weights, _ = rule.step(gramian, None, losses, finite)
             combined = [row.combine(weights) for row in rows]
-            return Combined(weights, ops.all(finite), combined, None)
+            return Combined(weights, ops.all(finite), combined, self._no_variables)
         tensors = [row.tensor for row in rows]
         if rule.by_feature:
             combined = self._by_feature(tensors, features, gramian, losses, finite)
-            return Combined(None, ops.all(finite), combined, None)
+            return Combined(None, ops.all(finite), combined, self._no_variables)
         weights, update = rule.step(gramian, _flat(tensors), losses, finite)
-        return Combined(weights, ops.all(finite), _split(update, tensors), None)
+        combined = _split(update, tensors)
+        return Combined(weights, ops.all(finite), combined, self._no_variables)
 
     def _by_feature(self, rows, features, gramian, losses, finite):
         """One decision for each feature in the whole batch."""
@@ -136,7 +147,8 @@ class RowCombination:
         gramian = ops.matmul(mean, ops.transpose(mean))
         finite = _finite(gramian, losses)
         weights, update = rule.step(gramian, jacobian, losses, finite)
-        return Combined(weights, ops.all(finite), None, _split(update, gradients))
+        combined = _split(update, gradients)
+        return Combined(weights, ops.all(finite), self._no_features, combined)
 
     def _on_micro_batches(self, rows, losses, pull):
         """As for one batch, whose gradients are the means over its micro-batches."""
@@ -157,7 +169,8 @@ class RowCombination:
             update = ops.matmul(weights, jacobian)
         valid = ops.all(finite)
         means.keep(losses, gramian, gradients, valid, due)
-        return Combined(weights, valid, None, means.update(_split(update, gradients), due), due)
+        combined = means.update(_split(update, gradients), due)
+        return Combined(weights, valid, self._no_features, combined, due)
 
     def _gradients(self, rows, pull):
         """Each task's gradient by the variables, over all replicas: a `(T, ...)` for each."""

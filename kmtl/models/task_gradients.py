@@ -113,16 +113,16 @@ class TaskGradients:
         combined = self._combination(rows, trunk.outputs, reduced, pull_trunk, weight_gramian)
         if rule.scale_heads:
             head_gradients, _ = pull_heads(stretch * combined.weights)
-        cotangents = [None] * len(rows)
-        if combined.features is not None:
-            cotangents = [scale * x for x in combined.features]
-        trunk_gradients, _ = trunk.pull([*cotangents, *(penalty_share for _ in trunk.emitted)])
-
         total = _Sum()
-        total.add(variables, trunk_gradients)
-        if combined.variables is not None:
-            total.add(variables, [penalty_share * g for g in combined.variables])
         total.add(self.parting.head_variables, head_gradients)
+        total.add(variables, [None if g is None else penalty_share * g for g in combined.variables])
+        others = [v for v, g in zip(variables, combined.variables, strict=True) if g is None]
+        cotangents = [None if x is None else scale * x for x in combined.features]
+        shares = [penalty_share for _ in trunk.emitted]
+        if shares and len(others) < len(variables):
+            total.add(variables, trunk.pull([*(None for _ in cotangents), *shares])[0])
+            shares = [None for _ in shares]
+        total.add(others, trunk.pull([*cotangents, *shares], others)[0])
         penalties = self._add_penalties(total, penalty_share) + sum(
             (ops.sum(ops.cast(p, losses.dtype)) for p in trunk.emitted + heads.emitted), 0.0
         )

@@ -50,8 +50,10 @@ class WeightGramian:
         """Layer id -> what to add before its activation."""
         return {id(layer): tap for layer, tap in zip(self._tapped, arguments, strict=True)}
 
-    def __call__(self, rows: list, inputs: dict, pull) -> object:
-        """The Gramian `(T, T)`, of the global batch.
+    def __call__(self, rows: list, inputs: dict, pull) -> tuple:
+        """The Gramian `(T, T)`, of the global batch, and the gradients that it took.
+
+        These are those of the layers without a tap: id of a variable -> `(T, ...)`.
 
         Args:
             rows: For each parting tensor the tasks' gradients `(T, ...)`.
@@ -60,17 +62,19 @@ class WeightGramian:
                 variables and by the arguments`.
         """
         pulled = [pull([row[t] for row in rows], self._variables) for t in range(rows[0].shape[0])]
-        gramian = ops.zeros((len(pulled), len(pulled)))
-        for gradients in zip(*(by_variable for by_variable, _ in pulled), strict=True):
+        gramian, computed = ops.zeros((len(pulled), len(pulled))), {}
+        by_variable = zip(*(gradients for gradients, _ in pulled), strict=True)
+        for variable, gradients in zip(self._variables, by_variable, strict=True):
             if gradients[0] is not None:  # as for every task, whose gradients go the same way
                 gradients = backend.all_reduce_sum(ops.stack(gradients))
                 gramian = gramian + _products(gradients, gradients)
+                computed[id(variable)] = gradients
         by_layer = zip(*(signals for _, signals in pulled), strict=True)
         for layer, signals in zip(self._tapped, by_layer, strict=True):
             if signals[0] is not None:
                 x = ops.cast(inputs[id(layer)], "float32")
                 gramian = gramian + _dense_products(x, ops.stack(signals), layer.use_bias)
-        return gramian
+        return gramian, computed
 
 
 def _dense_products(inputs, signals, use_bias):

@@ -87,7 +87,8 @@ class GradDrop(JacobianWeighting):
 
     def step_by_feature(self, gramian, jacobian, losses, finite):
         kept = ops.where(self._draw_up(jacobian), jacobian > 0.0, jacobian < 0.0)
-        self._move_on(self.draw, finite)
+        self.move_on(self.draw, ops.all(finite))
+        self._count_skipped(finite)
         return ops.where(kept, 1.0, ops.array(self._leaks, "float32")[:, None])
 
     def _draw_up(self, jacobian):

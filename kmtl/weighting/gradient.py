@@ -149,14 +149,18 @@ class GradientWeighting(TaskWeighting):
             due: Whether the optimizer applies an update at this step.
         """
         del jacobian
+        return self._run_compiled(self.advance, [gramian, losses], finite, due), None
+
+    def _run_compiled(self, method, arguments, finite, due):
+        """Calls a method that moves the state on, as it does if all is finite and due."""
         valid = ops.all(finite) & due
-        a, changes = self._compile(self.advance)(gramian, losses)
+        result, changes = self._compile(method)(*arguments)
         for variable, value in zip(self.state.variables, changes, strict=True):
             if value is not None:
                 variable.assign(ops.where(valid, value, ops.convert_to_tensor(variable)))
         self.move_on(self.draw, valid)
         self._count_skipped(finite)
-        return a, None
+        return result
 
     def _compile(self, method):
         """A method, compiled once for each state."""
@@ -165,10 +169,6 @@ class GradientWeighting(TaskWeighting):
             function = backend.compiled(method, self.state.variables, self.compiles)
             self._compiled[key] = self.state, function
         return self._compiled[key][1]
-
-    def _move_on(self, update, finite, due=True):
-        self.move_on(update, ops.all(finite) & due)
-        self._count_skipped(finite)
 
     def _count_skipped(self, finite):
         self.skipped.assign(self.skipped + ops.cast(~finite, "float32"))

@@ -87,12 +87,12 @@ class JacobianWeighting(GradientWeighting):
         raise NotImplementedError
 
     def step(self, gramian, jacobian, losses, finite, due=True):
-        update = self.combine(jacobian, losses)
+        arguments = [gramian, jacobian, losses]
+        return None, self._run_compiled(self.advance_rows, arguments, finite, due)
 
-        def move_on():
-            self.update(gramian, losses)
-            self.update_buffers(jacobian, losses)
-            self.draw()
-
-        self._move_on(move_on, finite, due)
-        return None, update
+    def advance_rows(self, gramian, jacobian, losses):
+        """The combined gradient; then moves the state on."""
+        update = self.solve_jacobian(jacobian, losses)
+        self.update(gramian, losses)
+        self.update_buffers(jacobian, losses)
+        return update

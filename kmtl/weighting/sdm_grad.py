@@ -75,6 +75,7 @@ class SDMGrad(TrackingWeighting):
     Simple and Provable Stochastic Algorithms", NeurIPS, arXiv:2305.18409, algorithm 1.
     """
 
+    compiles = True
     samples = 3
 
     def __init__(

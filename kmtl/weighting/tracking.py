@@ -50,8 +50,12 @@ class TrackingWeighting(JacobianWeighting):
         _assign(self.track(jacobian)[2])
 
     def step(self, gramian, jacobian, losses, finite, due=True):
+        return self._run_compiled(self.follow, [jacobian], finite, due)
+
+    def follow(self, jacobian):
+        """One step: the weights and the combined gradient; then moves the state on."""
         weights, rows, state = self.track(jacobian)
-        self._move_on(lambda: _assign(state), finite, due)
+        _assign(state)
         return weights, ops.matmul(weights, rows)
 
 

@@ -52,6 +52,8 @@ class TrimmedMean(JacobianWeighting):
     Learning: Towards Optimal Statistical Rates", ICML, arXiv:1803.01498, definition 2.
     """
 
+    compiles = True
+
     def __init__(self, trim_number: int = 1, **kwargs):
         super().__init__(**kwargs)
         check_whole("trim_number", trim_number, 0)
