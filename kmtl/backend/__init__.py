@@ -1,7 +1,8 @@
 """What differs between Keras backends, one small module each, and what only `keras.src` can tell.
 
-`all_reduce_sum(x)` adds a tensor over replicas; `num_replicas()` counts them; `replica_index()` is
-this one's number. `linearize` runs a function so that gradients can be pulled back through it.
+`all_reduce_sum(x)` adds a tensor over replicas and `all_gather(x)` stacks them;
+`num_replicas()` counts them; `replica_index()` is this one's number. `linearize` runs a function
+so that gradients can be pulled back through it.
 `build_optimizer`, `gradient_step`, `compiled` and `after_step` are parts of training, with
 `accumulation_steps(optimizer)` and `micro_batches(optimizer)`.
 `get_mask(x)` and `set_mask(x, mask)` are the mask that Keras attaches to a tensor, or None;
@@ -31,6 +32,7 @@ else:
         f"KERAS_BACKEND={keras.backend.backend()}"
     )
 
+all_gather = _backend.all_gather
 all_reduce_sum = _backend.all_reduce_sum
 num_replicas = _backend.num_replicas
 replica_index = _backend.replica_index
@@ -77,6 +79,7 @@ __all__ = [
     "EAGER_LOOPS_ARE_FAST",
     "accumulation_steps",
     "after_step",
+    "all_gather",
     "all_reduce_sum",
     "build_optimizer",
     "calling",

@@ -28,6 +28,11 @@ def all_reduce_sum(x):
     return x
 
 
+def all_gather(x):
+    """`(1, ...)`, as there is one program."""
+    return x[None]
+
+
 def linearize(function, variables, tensors=()):
     """As in `kmtl.backend.tensorflow`: the same arguments and results."""
     everything, scope = list(variables), get_stateless_scope()

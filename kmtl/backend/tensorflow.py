@@ -28,6 +28,14 @@ def all_reduce_sum(x):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, x)
 
 
+def all_gather(x):
+    """The replicas' tensors, stacked: `(replicas, ...)`."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return x[None]
+    return context.all_gather(x[None], axis=0)
+
+
 def linearize(function, variables, tensors=()):
     """Runs `function(tensors)` so that gradients can be pulled back through it, many times.
 
