@@ -44,8 +44,9 @@ notebooks: $(INSTALLED)  ## Run the notebooks of colab/
 bench: $(INSTALLED)  ## Run the benchmarks; results in docs/results
 	$(BIN)/python -m benchmarks --output=docs/results
 
-reproduce: $(INSTALLED)  ## Train MultiDigits with every weighting; tables in docs/results
+reproduce: $(INSTALLED)  ## Train MultiDigits with every weighting and for integers; tables in docs/results
 	$(BIN)/python -m benchmarks.weighting_accuracy --output=docs/results
+	$(BIN)/python -m benchmarks.quantization_accuracy --output=docs/results
 
 # They have an environment of their own, so that .venv holds what kmtl needs and nothing else.
 peers: $(PEERS)  ## Install the libraries that bench compares with; freeze TorchJD's values for test

@@ -17,11 +17,21 @@ INSTALL_REQUIRES = [
     "ai-edge-quantizer",  # post-training quantisation of a LiteRT file by recipe
 ]
 
-DEMO_REQUIRES = [
-    "scikit-learn",  # small real data sets inside its wheel: the demo needs no download
+REPORT_REQUIRES = [
     "matplotlib",  # figures of the report
     "jinja2",  # HTML page of the report
+]
+
+DEMO_REQUIRES = [
+    *REPORT_REQUIRES,  # the demo writes one of its own
+    "scikit-learn",  # small real data sets inside its wheel: the demo needs no download
     "tqdm",  # progress of the demo's training runs
+]
+
+ONNX_REQUIRES = [
+    "tf2onnx>=1.17",  # what Keras's ONNX exporter calls; earlier ones ask for an older protobuf
+    "onnx",  # checks operations and names of the file
+    "onnxruntime",  # runs the file to compare each head with the Keras model
 ]
 
 TEST_REQUIRES = [
@@ -57,7 +67,12 @@ setup(
     ],
     python_requires=">=3.11,<3.14",
     install_requires=INSTALL_REQUIRES,
-    extras_require={"demo": DEMO_REQUIRES, "test": TEST_REQUIRES},
+    extras_require={
+        "report": REPORT_REQUIRES,
+        "demo": DEMO_REQUIRES,
+        "onnx": ONNX_REQUIRES,
+        "test": TEST_REQUIRES,
+    },
     # `export/` stands beside `kmtl/` in the repository but is installed as kmtl.export only:
     # a top-level `export` would collide with a project of that name. The symlink kmtl/export
     # serves checkouts that are not installed; it is excluded here so nothing is packed twice.
@@ -69,7 +84,7 @@ setup(
     package_dir={"kmtl.export": "export"},
     package_data={
         "kmtl": ["demo/*.html", "demo/*.j2", "demo/**/*.html", "demo/**/*.j2"],
-        "kmtl.export": ["recipes/*.json"],
+        "kmtl.export": ["recipes/*.json", "*.css", "*.j2"],
     },
     entry_points={"console_scripts": ["kmtl = kmtl.cli.main:run"]},
     zip_safe=False,

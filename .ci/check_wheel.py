@@ -8,7 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-SUFFIXES = {".py", ".json", ".html", ".j2"}
+SUFFIXES = {".py", ".json", ".html", ".j2", ".css"}
 
 
 def main(wheel: str) -> None:

@@ -1,10 +1,13 @@
 """Keras to a float32 LiteRT flatbuffer; the only place that calls TensorFlow's converter."""
 
+import inspect
 import os
 import re
 import tempfile
 
 import keras
+
+from kmtl.models.graph import run
 
 SIGNATURE = "serving_default"
 
@@ -33,13 +36,25 @@ def to_flatbuffer(model: keras.Model, batch_size: int | None) -> bytes:
         x.name: tf.TensorSpec((batch_size, *x.shape[1:]), x.dtype, name=x.name)
         for x in model.inputs
     }
-    single = len(model.inputs) == 1
+    tasks = list(model.output)
+
+    def call(operation, args, kwargs):
+        if "training" in inspect.signature(operation.call).parameters:
+            kwargs = {**kwargs, "training": False}
+        if batch_size is None and _only_reshapes(operation):
+            shape = operation.compute_output_shape(tuple(args[0].shape))
+            with tf.name_scope(f"{scope_of(operation.name)}/"):
+                return tf.reshape(args[0], [-1, *shape[1:]])
+        # The slash opens exactly this scope, and tensors say which layer they come from.
+        with tf.name_scope(f"{scope_of(operation.name)}/"):
+            return operation(*args, **kwargs)
 
     @tf.function(autograph=False)
     def serve(**inputs):
         # TensorFlow spells argument names as identifiers; the signature keeps ours.
-        named = {name: inputs[re.sub(r"\W", "_", name)] for name in specs}
-        return model(named[model.inputs[0].name] if single else named, training=False)
+        tensors = [inputs[re.sub(r"\W", "_", x.name)] for x in model.inputs]
+        outputs = run(model, tensors, call, needed=[model.output[task] for task in tasks])
+        return dict(zip(tasks, outputs, strict=True))
 
     module = tf.Module()
     module.variables_of_model = [v.value for v in model.variables]
@@ -50,6 +65,22 @@ def to_flatbuffer(model: keras.Model, batch_size: int | None) -> bytes:
         return _convert(tf, module, serve.get_concrete_function(**specs), model)
     finally:
         logger.setLevel(level)
+
+
+def scope_of(layer_name: str) -> str:
+    """The first part of the names of a layer's tensors in a converted file."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", layer_name)
+    return name if re.match(r"[A-Za-z0-9.]", name) else f"layer{name}"
+
+
+def _only_reshapes(operation) -> bool:
+    """Whether a layer's output is known but for the batch size.
+
+    Keras then computes the shape while running, which `CompiledModel` cannot do.
+    """
+    if isinstance(operation, keras.layers.Flatten):
+        return operation.data_format == "channels_last"
+    return isinstance(operation, keras.layers.Reshape)
 
 
 def _convert(tf, module, concrete, model):

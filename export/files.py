@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -48,6 +48,43 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
         for leftover in (*parts.values(), *earlier.values()):
             with contextlib.suppress(OSError):  # say what went wrong first, not this
                 leftover.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """A new folder to write into, which takes the place of `path` when the block ends well.
+
+    No system call exchanges two folders everywhere: an earlier one is away for the moment
+    between two renames.
+
+    Args:
+        path: The folder to make, or to replace as a whole. Its parents are made where they
+            are missing.
+
+    Raises:
+        OSError: if it cannot be written; the earlier folder is then untouched, as it is when
+            the block raises, and nothing else is left.
+    """
+    part, earlier = _beside(path, "part"), _beside(path, "earlier")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part.mkdir()
+    try:
+        yield part
+        for file in part.rglob("*"):
+            if file.is_file():
+                with open(file, "rb") as written:
+                    os.fsync(written.fileno())
+        if path.exists():
+            os.rename(path, earlier)
+        try:
+            os.rename(part, path)
+        except OSError:
+            if earlier.exists():
+                os.rename(earlier, path)
+            raise
+    finally:
+        for leftover in (part, earlier):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -1,31 +1,33 @@
 """One call from a trained model to a verified LiteRT file."""
 
 import dataclasses
-import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from kmtl.export.convert import to_flatbuffer
+from kmtl.export.emulation import from_quantize_aware
 from kmtl.export.files import write_together
 from kmtl.export.fold import fold
-from kmtl.export.inspection import inspect_bytes
-from kmtl.export.quantize import (
-    CALIBRATED,
-    as_named_arrays,
+from kmtl.export.metadata import describe
+from kmtl.export.operations import find_operations, where
+from kmtl.export.quantize import check_done, quantize
+from kmtl.export.quantize_aware import is_quantize_aware, scheme_of
+from kmtl.export.ranges import check_no_loops, check_ranges, measure_ranges
+from kmtl.export.recipes import (
+    assign,
+    check_overrides,
     check_quantization,
     load_recipe,
-    quantize,
-    representative_samples,
+    needs_data,
+    with_overrides,
 )
-from kmtl.export.verify import TOLERANCES, verify
-from kmtl.version import __version__
-
-VERIFICATION_SAMPLES = 64
+from kmtl.export.reference import check_finite, expected_outputs, verification_inputs
+from kmtl.export.samples import calibration_batches, read_samples
+from kmtl.export.verify import tolerance_of, verify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,8 @@ class ExportResult:
         tasks: The heads' names, sorted.
         errors: Task -> `max_abs_error`, `mean_abs_error`, `relative_error` against the Keras
             model, the larger of the two runtimes'.
-        recipe: The recipe's rules, as data.
+        recipe: The recipe's rules, with those of the overrides, as data.
+        overrides: Head or layer -> its own type, as asked for.
     """
 
     path: Path
@@ -50,47 +53,70 @@ class ExportResult:
     tasks: tuple[str, ...]
     errors: dict[str, dict[str, float]]
     recipe: list[dict]
+    overrides: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def export_litert(
     model: keras.Model,
     path: str | os.PathLike,
-    quantization: str = "float32",
+    quantization: str | None = None,
     representative_data=None,
     tolerance: float | None = None,
     tasks: str | Sequence[str] | None = None,
-    batch_size: int = 1,
+    batch_size: int | None = 1,
     labels: Mapping[str, Sequence[str]] | None = None,
+    overrides: Mapping[str, str] | None = None,
 ) -> ExportResult:
     """Folds, converts and quantises a model, runs the result and compares it head by head.
 
     The file is written under a temporary name and gets its own only when every head agrees
-    with the Keras model on both LiteRT runtimes, `Interpreter` and `CompiledModel`. It holds
-    builtin operations only, inputs and outputs are float32, and the heads keep their names.
-    A JSON file of the same name records tasks, shapes, labels, recipe, sizes and errors.
+    with the Keras model on both LiteRT runtimes, `Interpreter` and `CompiledModel`, with one
+    and with four threads. It holds builtin operations only and the heads keep their names.
+    Inputs and outputs are float32, except with `"int8_io"` and `"uint8_io"`. A JSON file of
+    the same name records tasks, shapes, labels, recipe, sizes and errors.
 
     Args:
         model: A trained functional model with outputs `{task: tensor}`, folded or not.
         path: Where to write; must end in `.tflite`.
-        quantization: `"float32"`, `"float16"` (half the bytes), `"dynamic_int8"` (int8
-            weights, float activations: a quarter of the bytes, no data needed) or `"int8"`
-            (all int8, for integer accelerators). Defaults to `"float32"`.
-        representative_data: Array, or dict of input name -> array, with a few hundred
-            typical inputs: sets the int8 ranges, and all types are verified on it. Defaults
-            to `None`, standard normal noise for verification; `"int8"` needs data.
-        tolerance: Largest accepted relative error of a head. Defaults to `None`: 1e-5 for
-            float32, 5e-3 for float16, 0.1 for dynamic_int8, 0.2 for int8, which catches
-            broken heads; set it lower where your application asks for it.
+        quantization: The type of weights and activations:
+
+            - `"float32"`; `"float16"`: half the bytes;
+            - `"dynamic_int8"`: int8 weights, activations quantised while running: a quarter of
+              the bytes, no data needed; `"dynamic_int4"`, and `"dynamic_int4_block32"` with a
+              scale for each 32 weights of a dense kernel: an eighth;
+            - `"weight_only_int8"`, `"weight_only_int4"`: as small, but computing in float32:
+              more exact and slower;
+            - `"int8"`: activations too, for integer accelerators; `"int8_io"` and `"uint8_io"`
+              with inputs and outputs of that type; `"int8x16"`: activations of 16 bits, where
+              int8 costs a head too much; `"int4"`: kernels of 4 bits where there is such an
+              operation, else 8. These need `representative_data`.
+
+            Defaults to `None`: `"float32"`, or the scheme of a model from `quantize_aware`,
+            which cannot have another, and whose ranges are its own.
+        representative_data: Typical inputs, which set the ranges of integers, and on which
+            all types are verified: an array (one input), dict of input name -> array,
+            `tf.data.Dataset`, iterator, or function that returns one, of batches (arrays,
+            dicts, or tuples that begin with one, as `(x, y)`). At most 512 samples are taken,
+            so that it may be endless. Defaults to `None`, standard normal noise for
+            verification.
+        tolerance: Largest accepted relative error of a head. Defaults to `None`: that of the
+            type in `kmtl.export.verify`, such as 1e-5 for float32 and 0.2 for int8, which
+            catches broken heads; set it lower where your application asks for it.
         tasks: The tasks to export. Defaults to `None`, all.
-        batch_size: Rows computed at a time. Defaults to `1`.
+        batch_size: Rows computed at a time; `None` for any number. Defaults to `1`.
         labels: Task -> class names, for the JSON file.
+        overrides: Name of a head or layer -> its own type, one of `quantization`'s without
+            `_io`. A head's applies to what only this head needs; a layer's goes before it,
+            and a name that is both means the head. Layers are those of `fold(model)`.
+            Defaults to `None`.
 
     Returns:
         An `ExportResult`.
 
     Raises:
-        ValueError: for bad arguments or data, non-finite weights, or an operation without a
-            builtin form (the message names the layer).
+        ValueError: for bad arguments or data; non-finite weights; an operation without a
+            builtin form, or with weights that have none in the type asked for; data that
+            leaves an operation constant or makes it infinite (the message names the layer).
         VerificationError: if a head is too far off.
         OSError: if the path cannot be written. In each case nothing is left half-written.
 
@@ -98,108 +124,107 @@ def export_litert(
 
     ```python
     result = kmtl.export.export_litert(
-        model, "model.tflite", quantization="int8", representative_data=x_train[:256]
+        model, "model.tflite", quantization="int8", representative_data=x_train[:256],
+        overrides={"depth": "int8x16"},
     )
-    print(result.bytes, result.errors["left"]["max_abs_error"])
+    print(result.bytes, result.errors["depth"]["max_abs_error"])
     ```
     """
     path = Path(path)
     if path.suffix != ".tflite":
         raise ValueError(f"`path` must end in .tflite. Received: path={str(path)!r}")
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be at least 1, or None. Received: batch_size={batch_size}"
+        )
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"`tolerance` must be positive. Received: tolerance={tolerance}")
-    check_quantization(quantization)
+    quantization = _checked_quantization(model, quantization, overrides)
+    overrides = check_overrides(overrides)
     plain = fold(model, tasks)
     labels = _checked_labels(labels, plain)
-    recipe = load_recipe(quantization)
     samples = None
-    if quantization in CALIBRATED:
-        samples = representative_samples(plain, representative_data, batch_size)
-    inputs = _verification_inputs(plain, representative_data)
-    expected = _expected_outputs(model, plain, inputs)
-    content = quantize(to_flatbuffer(plain, batch_size), recipe, samples)
-    tolerance = TOLERANCES[quantization] if tolerance is None else tolerance
+    if representative_data is not None:
+        samples = read_samples(representative_data, {x.name: x for x in plain.inputs})
+    inputs = verification_inputs(plain, samples)
+    expected = expected_outputs(model, plain, inputs)
+    if is_quantize_aware(plain):
+        content, recipe, left_in_float = from_quantize_aware(plain, batch_size)
+    else:
+        content, recipe, left_in_float = _post_training(
+            plain, quantization, overrides, samples, batch_size
+        )
+    check_finite(expected)
+    if tolerance is None:
+        tolerance = tolerance_of(quantization, *overrides.values())
     errors = verify(content, inputs, expected, tolerance)
-    found = inspect_bytes(content)
-    left_in_float = sorted(set(found.float_ops) - {"QUANTIZE", "DEQUANTIZE"})
-    if quantization == "int8" and left_in_float:
+    if left_in_float:
         warnings.warn(
             f"The quantiser has no integer form for {left_in_float}; they compute in float.",
             stacklevel=2,
         )
-    metadata_path = path.with_suffix(".json")
-    metadata = {
-        "model": plain.name,
-        "kmtl_version": __version__,
-        "quantization": quantization,
-        "recipe": recipe,
-        "bytes": found.bytes,
-        "weight_bytes": found.weight_bytes,
-        "ops": found.ops,
-        "float_ops": left_in_float,
-        "signature": found.signature.key,
-        "inputs": {n: dataclasses.asdict(t) for n, t in found.signature.inputs.items()},
-        "tasks": {
-            task: {
-                **dataclasses.asdict(info),
-                "labels": labels.get(task),
-                "errors": errors[task],
-            }
-            for task, info in found.signature.outputs.items()
-        },
-        "verified": {
-            "runtimes": ["interpreter", "compiled_model"],
-            "samples": len(next(iter(inputs.values()))),
-            "data": "noise" if representative_data is None else "representative",
-            "tolerance": tolerance,
-        },
-    }
-    text = json.dumps(metadata, indent=2) + "\n"
-    write_together({path: content, metadata_path: text.encode()})
-    return ExportResult(
+    result = ExportResult(
         path=path,
-        metadata_path=metadata_path,
+        metadata_path=path.with_suffix(".json"),
         bytes=len(content),
         quantization=quantization,
         tasks=tuple(sorted(errors)),
         errors=errors,
         recipe=recipe,
+        overrides=overrides,
     )
-
-
-def _verification_inputs(plain, representative_data) -> dict[str, np.ndarray]:
-    inputs = {x.name: x for x in plain.inputs}
-    if representative_data is not None:
-        arrays = as_named_arrays(representative_data, inputs)
-        return {name: array[:VERIFICATION_SAMPLES] for name, array in arrays.items()}
-    rng = np.random.default_rng(0)
-    noise = {}
-    for name, x in inputs.items():
-        shape = (VERIFICATION_SAMPLES, *x.shape[1:])
-        if "float" not in x.dtype:
-            raise ValueError(
-                f"`representative_data` must be given for integer inputs, whose range kmtl "
-                f"cannot know. Received: None for input {name!r} of type {x.dtype}"
-            )
-        noise[name] = rng.normal(size=shape).astype(x.dtype)
-    return noise
-
-
-def _expected_outputs(model, plain, inputs) -> dict[str, np.ndarray]:
-    """The trained model's outputs; the folded one's where the trained one cannot be asked.
-
-    That is so when the chosen tasks need only some of its inputs, and in mixed precision,
-    whose rounding would hide the file's own error.
-    """
-    same_inputs = len(model.inputs) == len(plain.inputs)
-    reference = model if same_inputs and model.compute_dtype == "float32" else plain
-    flat = [inputs[x.name] for x in reference.inputs]
-    outputs = reference(keras.tree.pack_sequence_as(reference.input, flat), training=False)
-    return {
-        task: keras.ops.convert_to_numpy(outputs[task]).astype("float32") for task in plain.output
+    verified = {
+        "samples": len(next(iter(inputs.values()))),
+        "data": "noise" if samples is None else "representative",
+        "tolerance": tolerance,
     }
+    text = describe(content, plain.name, result, labels, verified)
+    write_together({path: content, result.metadata_path: text.encode()})
+    return result
+
+
+def _checked_quantization(model, quantization, overrides) -> str:
+    if not is_quantize_aware(model):
+        quantization = quantization or "float32"
+        check_quantization(quantization)
+        return quantization
+    scheme = scheme_of(model)
+    if quantization not in (None, scheme) or overrides:
+        raise ValueError(
+            "A model from `quantize_aware` is exported as it was trained, without `overrides` and "
+            f"with quantization={scheme!r}. Received: quantization={quantization!r}, "
+            f"overrides={overrides}"
+        )
+    return scheme
+
+
+def _post_training(plain, quantization, overrides, samples, batch_size):
+    """The quantised file, its recipe, and kinds of operations that stay in float."""
+    batches = None
+    if any(needs_data(load_recipe(name)) for name in (quantization, *overrides.values())):
+        batches = calibration_batches(samples, batch_size, plain)
+    content = to_flatbuffer(plain, batch_size)
+    operations = find_operations(content, plain)
+    if batch_size is None:
+        _check_shapes(operations)
+    types = assign(operations, quantization, overrides)
+    recipe = with_overrides(quantization, operations, types)
+    ranges = None
+    if batches is not None:
+        check_no_loops(operations)
+        ranges = measure_ranges(content, batches)
+        check_ranges(ranges, operations, types)
+    content = quantize(content, recipe, ranges)
+    return content, recipe, check_done(content, operations, types)
+
+
+def _check_shapes(operations) -> None:
+    found = [where(op) for op in operations if op.kind == "SHAPE"]
+    if found:
+        raise ValueError(
+            "With `batch_size=None` no layer may compute shapes while running, which LiteRT's "
+            f"CompiledModel cannot do; give a number. Received: {'; '.join(found)}"
+        )
 
 
 def _checked_labels(labels, plain) -> dict:

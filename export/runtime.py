@@ -1,16 +1,15 @@
 """Runs LiteRT files by task name, on either of LiteRT's two runtimes."""
 
-import atexit
-import functools
+import dataclasses
 import os
-import weakref
 from collections.abc import Mapping
 
 import numpy as np
 
+from kmtl.export.backends import CompiledBackend, InterpreterBackend
 from kmtl.export.convert import quiet_stderr
-from kmtl.export.inspection import check_flatbuffer
-from kmtl.export.quantize import as_named_arrays
+from kmtl.export.inspection import TensorInfo, check_flatbuffer, refuse_damage
+from kmtl.export.samples import as_named_arrays
 
 RUNTIMES = ("interpreter", "compiled_model")
 
@@ -49,10 +48,15 @@ def load_litert(
 class LiteRTModel:
     """A loaded LiteRT model; see `load_litert`.
 
+    Inputs and answers are real values also where the file's are integers: those are
+    converted by their scale and zero point.
+
     Attributes:
         tasks: The heads' names, sorted.
         input_details: Input name -> `TensorInfo`.
-        batch_size: Rows that the file computes at a time; more are fed in turn.
+        output_details: Task -> `TensorInfo`.
+        batch_size: Rows that the file computes at a time; more are fed in turn. None where it
+            takes any number.
     """
 
     def __init__(self, content: bytes, runtime="interpreter", num_threads=1, source="<bytes>"):
@@ -66,9 +70,15 @@ class LiteRTModel:
         self.tasks = sorted(signature.outputs)
         self.input_details = signature.inputs
         self.output_details = signature.outputs
-        self.batch_size = next(iter(signature.inputs.values())).shape[0]
-        backend = _Interpreter if runtime == "interpreter" else _CompiledModel
-        with quiet_stderr():
+        shapes = {name: info.shape for name, info in signature.inputs.items()}
+        if not shapes or () in shapes.values():
+            raise ValueError(
+                "A LiteRT model must have inputs with rows along axis 0. "
+                f"Received: {source}, with inputs of the shapes {shapes}"
+            )
+        self.batch_size = next(iter(shapes.values()))[0]
+        backend = InterpreterBackend if runtime == "interpreter" else CompiledBackend
+        with quiet_stderr(), refuse_damage(content, source):
             self._backend = backend(content, signature, num_threads)
 
     def __call__(self, inputs) -> dict[str, np.ndarray]:
@@ -83,86 +93,53 @@ class LiteRTModel:
         Raises:
             ValueError: for inputs of other names or shapes than the model's.
         """
-        arrays = as_named_arrays(inputs, self.input_details)
+        arrays = self.in_file_types(inputs)
         rows = len(next(iter(arrays.values())))
+        size = self.batch_size or rows
         parts = []
         with quiet_stderr():
-            for start in range(0, rows, self.batch_size):
-                chunk = {n: a[start : start + self.batch_size] for n, a in arrays.items()}
-                parts.append(self._backend.run({n: self._padded(a) for n, a in chunk.items()}))
-        return {task: np.concatenate([part[task] for part in parts])[:rows] for task in self.tasks}
+            for start in range(0, rows, size):
+                chunk = {n: _padded(a[start : start + size], size) for n, a in arrays.items()}
+                parts.append(self._backend.run(chunk))
+        answers = {t: np.concatenate([part[t] for part in parts])[:rows] for t in self.tasks}
+        return {t: _to_real(y, self.output_details[t]) for t, y in answers.items()}
+
+    def in_file_types(self, inputs) -> dict[str, np.ndarray]:
+        """Checked inputs as the file takes them: real values become its integers."""
+        real = {name: _real(info) for name, info in self.input_details.items()}
+        arrays = as_named_arrays(inputs, real)
+        return {n: _to_integers(a, self.input_details[n]) for n, a in arrays.items()}
 
     def run_once(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One call of the runtime with exactly `batch_size` rows, unchecked, for timing."""
+        """One call of the runtime, in the file's own types, unchecked, for timing.
+
+        Args:
+            inputs: Input name -> exactly `batch_size` rows.
+        """
         return self._backend.run(inputs)
 
-    def _padded(self, array):
-        short = self.batch_size - len(array)
-        return np.concatenate([array, np.repeat(array[-1:], short, axis=0)]) if short else array
+
+def _real(info: TensorInfo) -> TensorInfo:
+    """An input as callers see it."""
+    return info if info.scale is None else dataclasses.replace(info, dtype="float32")
 
 
-class _Interpreter:
-    def __init__(self, content, signature, num_threads):
-        from ai_edge_litert.interpreter import Interpreter
-
-        self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
-        self._run = self._interpreter.get_signature_runner(signature.key)
-
-    def run(self, inputs):
-        return self._run(**inputs)
+def _to_integers(array, info: TensorInfo):
+    if info.scale is None:
+        return array
+    limits = np.iinfo(info.dtype)
+    steps = np.round(array / np.float32(info.scale)) + info.zero_point
+    return np.clip(steps, limits.min, limits.max).astype(info.dtype)
 
 
-class _CompiledModel:
-    def __init__(self, content, signature, num_threads):
-        from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, Options
-        from ai_edge_litert.hardware_accelerator import HardwareAccelerator
-
-        options = Options(
-            hardware_accelerators=HardwareAccelerator.CPU,
-            cpu_options=CpuOptions(num_threads=num_threads),
-        )
-        self._content = content  # the runtime reads weights from here for as long as it lives
-        self._model = CompiledModel.from_buffer(
-            content, environment=_shared_environment(), options=options
-        )
-        self._signature = signature
-        # Closing prints as well, whenever it happens.
-        weakref.finalize(self, _close_quietly, self._model)
-        self._inputs = {
-            name: self._model.create_input_buffer_by_name(signature.key, name)
-            for name in signature.inputs
-        }
-        self._outputs = {
-            name: self._model.create_output_buffer_by_name(signature.key, name)
-            for name in signature.outputs
-        }
-
-    def run(self, inputs):
-        for name, buffer in self._inputs.items():
-            buffer.write(np.ascontiguousarray(inputs[name]))
-        self._model.run_by_name(self._signature.key, self._inputs, self._outputs)
-        answers = {}
-        for name, buffer in self._outputs.items():
-            info = self._signature.outputs[name]
-            flat = buffer.read(int(np.prod(info.shape)), np.dtype(info.dtype))
-            answers[name] = np.asarray(flat).reshape(info.shape)
-        return answers
+def _to_real(array, info: TensorInfo):
+    if info.scale is None:
+        return array
+    return (array.astype("float32") - info.zero_point) * np.float32(info.scale)
 
 
-@functools.cache
-def _shared_environment():
-    """One for the process: each would print when it is made and when it goes."""
-    from ai_edge_litert.environment import Environment, EnvironmentOptions
-
-    atexit.register(_silence_native_exit)
-    return Environment.create(options=EnvironmentOptions())
-
-
-def _silence_native_exit():
-    # LiteRT's own statics print as they are destroyed, after all of Python is done.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
-def _close_quietly(resource):
-    with quiet_stderr():
-        resource.close()
+def _padded(array, size):
+    short = size - len(array)
+    if short:
+        return np.concatenate([array, np.repeat(array[-1:], short, axis=0)])
+    return array

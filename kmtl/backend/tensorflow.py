@@ -33,7 +33,11 @@ def all_gather(x):
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return x[None]
-    return context.all_gather(x[None], axis=0)
+    # A sum, not `context.all_gather`: on CPUs another strategy in this process may later use the
+    # same collective's key for a sum, which fails where kinds differ.
+    own = tf.one_hot(replica_index(), context.num_replicas_in_sync, on_value=True, off_value=False)
+    own = tf.reshape(own, [-1, *(1 for _ in x.shape)])
+    return all_reduce_sum(tf.where(own, x[None], tf.zeros_like(x)[None]))
 
 
 def linearize(function, variables, tensors=()):

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 
 
-def read_arrays(flag: str, path: str, names: Collection[str]) -> dict[str, np.ndarray]:
+def read_arrays(
+    flag: str, path: str, names: Collection[str], what: str = "input of the model"
+) -> dict[str, np.ndarray]:
     """The named arrays of an .npz file; it may hold others, such as labels.
 
     Args:
         flag: The flag that named the file, for errors.
         path: The file.
-        names: Names of the arrays: the model's inputs.
+        names: Names of the arrays.
+        what: What each is of, for errors. Defaults to `"input of the model"`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -36,7 +39,7 @@ def read_arrays(flag: str, path: str, names: Collection[str]) -> dict[str, np.nd
             f"Received: {path} ({error})"
         ) from error
     raise ValueError(
-        f"--{flag} must hold an array for each input of the model, {sorted(names)}. "
+        f"--{flag} must hold an array for each {what}, {sorted(names)}. "
         f"Received: {path}, which holds {sorted(held)}"
     )
 

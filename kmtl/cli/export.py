@@ -19,14 +19,23 @@ def define_flags(values: flags.FlagValues) -> None:
     """Adds this command's flags."""
     flags.DEFINE_string(
         "quantization",
-        "float32",
-        "float32 (the default), float16, dynamic_int8 or int8.",
+        None,
+        "float32 (the default of a model that was not trained for integers), float16, "
+        "weight_only_int8, weight_only_int4, dynamic_int8, dynamic_int4, dynamic_int4_block32, "
+        "or, with representative data, int8, int8_io, uint8_io, int8x16, int4.",
         flag_values=values,
     )
     flags.DEFINE_string(
         "representative_data",
         None,
-        "An .npz file with an array of typical inputs for each input, by name; int8 needs it.",
+        "An .npz file with an array of typical inputs for each input, by name; integer "
+        "activations need it.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "overrides",
+        [],
+        "Heads or layers with types of their own, as in depth=int8x16,stem=float32.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -42,30 +51,32 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_integer(
-        "batch_size", 1, "Rows that the file computes at a time; 1 by default.", flag_values=values
+        "batch_size",
+        1,
+        "Rows that the file computes at a time, 0 for any number; 1 by default.",
+        flag_values=values,
     )
 
 
 def main(values: flags.FlagValues, model_path: str) -> None:
     """Exports the model at `model_path`."""
-    import keras
-
+    from kmtl.cli.models import load_model
     from kmtl.export import export_litert
 
-    if not Path(model_path).is_file():
-        raise FileNotFoundError(f"MODEL.keras must be an existing file. Received: {model_path}")
-    model = _load(keras, model_path)
+    model = load_model(model_path)
     data = values.representative_data
     if data is not None:
         names = [x.name for x in model.inputs]
         data = read_arrays("representative_data", data, names)
+    overrides = _read_overrides(values.overrides)
     result = export_litert(
         model,
         values.output or Path(model_path).with_suffix(".tflite"),
         quantization=values.quantization,
         representative_data=data,
         tasks=values.tasks,
-        batch_size=values.batch_size,
+        batch_size=values.batch_size or None,
+        overrides=overrides,
     )
     print(f"{result.path}  {result.bytes:,} bytes, {result.quantization}")
     for task in result.tasks:
@@ -76,11 +87,9 @@ def main(values: flags.FlagValues, model_path: str) -> None:
         )
 
 
-def _load(keras, path):
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # zip, HDF5 and JSON errors alike
-        raise ValueError(
-            "MODEL.keras must be a whole model written by `model.save`, made of classes that "
-            f"Keras or kmtl know. Received: {path} ({error})"
-        ) from error
+def _read_overrides(items) -> dict[str, str]:
+    pairs = [item.split("=") for item in items]
+    bad = [item for item, pair in zip(items, pairs, strict=True) if len(pair) != 2]
+    if bad:
+        raise ValueError(f"--overrides must be pairs name=type. Received: {', '.join(bad)}")
+    return dict(pairs)

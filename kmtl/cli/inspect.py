@@ -33,7 +33,10 @@ def main(values: flags.FlagValues, path: str) -> None:
 
 
 def _describe(tensor) -> str:
-    return f"{tensor.dtype} {' x '.join(map(str, tensor.shape))}"
+    shape = " x ".join("any" if size is None else str(size) for size in tensor.shape)
+    if tensor.scale is None:
+        return f"{tensor.dtype} {shape}"
+    return f"{tensor.dtype} {shape}  (integer - {tensor.zero_point}) * {tensor.scale:.6g}"
 
 
 def _count(name, found) -> str:

@@ -13,10 +13,14 @@ from absl import flags
 # POSITIONAL (names of its arguments), `define_flags(flag_values)` and `main(flag_values, *args)`.
 # It imports TensorFlow inside `main` only, so that help answers at once.
 COMMANDS = {
+    "benchmark": "measure a .tflite file: latency, memory, time of each operation",
     "demo": "train, compare and deploy small two-task networks; writes a report",
     "export": "turn a trained .keras model into a verified .tflite file",
     "inspect": "show the heads, types, operations and bytes of a .tflite file",
+    "lint": "say what of a .tflite file maps to an accelerator, and why the rest does not",
+    "report": "show what each number type costs each head, as an HTML page",
     "run": "run a .tflite file on the arrays of an .npz file",
+    "saved_model": "turn a trained .keras model into a verified SavedModel for servers and TPUs",
 }
 
 HELP = """Multi-task networks, from training to a verified LiteRT file.

@@ -1,10 +1,11 @@
 """The demo from beginning to end."""
 
-import importlib.util
 import os
 import tempfile
 import time
 from pathlib import Path
+
+from kmtl.export.figures import check_packages
 
 EXTRAS = ("sklearn", "matplotlib", "jinja2", "tqdm")
 
@@ -31,7 +32,7 @@ def run_demo(output: str | os.PathLike, seeds: int | None = None, quick: bool = 
     """
     if seeds is not None and seeds < 1:
         raise ValueError(f"`seeds` must be at least 1. Received: seeds={seeds}")
-    _check_extras()
+    check_packages("The demo", "demo", EXTRAS)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=output) as folder:
@@ -76,12 +77,3 @@ def _write_all(folder, output, seeds, quick) -> dict:
     print(results.as_text(summary))
     print(f"\n{output / 'report.html'}")
     return summary
-
-
-def _check_extras():
-    missing = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(
-            'The demo needs the extra "demo". Install it with: pip install "kmtl[demo]". '
-            f"Received: no {', '.join(missing)}"
-        )

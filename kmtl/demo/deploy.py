@@ -1,6 +1,5 @@
 """Writes the chosen network as LiteRT files and measures each of them as a device would."""
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,11 +9,11 @@ import numpy as np
 from kmtl.datasets.overlay import Split, Splits
 from kmtl.demo.networks import CLASSES, TASKS
 from kmtl.export import LiteRTModel, export_litert, load_litert
+from kmtl.export.latency import first_rows, median_latencies
 
 QUANTIZATIONS = ("float32", "float16", "dynamic_int8", "int8")
 
 REPRESENTATIVE_SAMPLES = 256
-ROUNDS, CALLS_PER_ROUND, WARM_UP = 10, 100, 20
 
 
 def deploy(model: keras.Model, folder: Path, data: Splits) -> dict:
@@ -46,7 +45,8 @@ def deploy(model: keras.Model, folder: Path, data: Splits) -> dict:
             "bytes": result.bytes,
             **_measure(runners[quantization], data.test, expected),
         }
-    for quantization, latency in _latencies(runners, data.test.x[:1]).items():
+    rows = {name: first_rows(runner, data.test.x) for name, runner in runners.items()}
+    for quantization, latency in median_latencies(runners, rows).items():
         files[quantization]["latency_ms"] = latency
     return files
 
@@ -61,17 +61,3 @@ def _measure(runner: LiteRTModel, test: Split, expected: Mapping) -> dict:
         },
         "answers": answers,
     }
-
-
-def _latencies(runners: Mapping[str, LiteRTModel], row: np.ndarray) -> dict[str, float]:
-    """Median milliseconds of a call. The files take turns, so that a busy moment hits them all."""
-    seconds = {name: [] for name in runners}
-    inputs = {name: {next(iter(r.input_details)): row} for name, r in runners.items()}
-    for _ in range(ROUNDS):
-        for name, runner in runners.items():
-            for call in range(WARM_UP + CALLS_PER_ROUND):
-                start = time.perf_counter()
-                runner.run_once(inputs[name])
-                if call >= WARM_UP:
-                    seconds[name].append(time.perf_counter() - start)
-    return {name: 1e3 * float(np.median(values)) for name, values in seconds.items()}

@@ -1,15 +1,14 @@
-"""The report's pictures, as data URIs. They have no background, to suit light and dark pages."""
+"""The report's pictures, as data URIs."""
 
-import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from kmtl.demo.networks import PLAIN_SUM, SINGLE_TASK, TASKS
 from kmtl.demo.train import Run
+from kmtl.export.figures import STYLE, as_uri, data_uri, make_figure
 
 COLORS = {
     SINGLE_TASK: "#8b929c",
@@ -18,22 +17,6 @@ COLORS = {
     "cross_stitch": "#f59e0b",
     "sluice": "#10b981",
     "factorized": "#d946a0",
-}
-
-_INK = "#858c96"  # readable on white and on black
-_STYLE = {
-    "font.size": 10,
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": _INK,
-    "grid.alpha": 0.2,
-    "svg.hashsalt": "kmtl",  # the same numbers give the same file
 }
 
 
@@ -54,8 +37,8 @@ def variances(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _curves(runs, values_of: Callable, label: str) -> str:
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(4.6, 3.0)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = make_figure(4.6, 3.0)
         for network, color in COLORS.items():
             curves = [values_of(run) for run in runs if run.network == network]
             curves = np.array([curve for curve in curves if curve])
@@ -68,7 +51,7 @@ def _curves(runs, values_of: Callable, label: str) -> str:
             axes.plot(epochs, curves.mean(axis=0), color=color, lw=2, marker="o", ms=3)
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        return _as_uri(figure)
+        return as_uri(figure)
 
 
 def stitch_map(alphas: Mapping[str, np.ndarray]) -> dict[str, str]:
@@ -80,8 +63,8 @@ def stitch_map(alphas: Mapping[str, np.ndarray]) -> dict[str, str]:
         alpha = epochs[-1]
         rows = np.stack([alpha[pair] for pair in pairs])
         foreign = sum(alpha[i, j] for i, j in pairs if i != j)
-        with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
-            figure, axes = _figure(4.6, 2.4)
+        with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+            figure, axes = make_figure(4.6, 2.4)
             image = axes.imshow(
                 rows[:, np.argsort(-foreign)],
                 aspect="auto",
@@ -92,15 +75,15 @@ def stitch_map(alphas: Mapping[str, np.ndarray]) -> dict[str, str]:
             axes.set_yticks(range(len(pairs)), [f"{TASKS[i]} ← {TASKS[j]}" for i, j in pairs])
             axes.set(xticks=[], xlabel="channels, most borrowed first")
             figure.colorbar(image, ax=axes, fraction=0.05).outline.set_visible(False)
-            pictures[unit] = _as_uri(figure)
+            pictures[unit] = as_uri(figure)
     return pictures
 
 
 def stitch_curves(alphas: Mapping[str, np.ndarray], own: bool) -> str:
     """How much each unit keeps of a task's own features, or lets through, by epoch."""
     pairs = np.eye(len(TASKS), dtype=bool) == own
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(4.6, 2.4)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = make_figure(4.6, 2.4)
         for i, (unit, values) in enumerate(alphas.items()):
             shares = np.abs(values[:, pairs]).mean(axis=(1, 2))
             epochs = np.arange(1, len(shares) + 1)
@@ -109,26 +92,11 @@ def stitch_curves(alphas: Mapping[str, np.ndarray], own: bool) -> str:
         axes.set(xlabel="epoch", ylabel="mean |alpha|")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False, fontsize=8)
-        return _as_uri(figure)
+        return as_uri(figure)
 
 
 def picture(image: np.ndarray) -> str:
     """One input image, pixel by pixel."""
     buffer = io.BytesIO()
     matplotlib.image.imsave(buffer, image[..., 0], cmap="gray", vmin=0, vmax=1, format="png")
-    return _uri("image/png", buffer.getvalue())
-
-
-def _figure(width, height):
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _as_uri(figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return _uri("image/svg+xml", buffer.getvalue())
-
-
-def _uri(kind, content) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return data_uri("image/png", buffer.getvalue())

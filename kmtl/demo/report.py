@@ -16,6 +16,7 @@ from kmtl.demo import figures
 from kmtl.demo.networks import NETWORKS, PLAIN_SUM, SINGLE_TASK, TASKS
 from kmtl.demo.results import mean_and_sd, percent
 from kmtl.demo.train import Run
+from kmtl.export.figures import page_style
 
 TITLES = {
     SINGLE_TASK: ("Single-task", "a network for each task; the baseline"),
@@ -49,6 +50,7 @@ def write(folder: Path, summary: Mapping, runs: Sequence[Run], files: Mapping, t
     environment.globals["percent"] = percent
     alphas = next((run.alphas for run in runs if run.alphas), {})
     page = environment.from_string(text).render(
+        style=page_style(),
         summary=summary,
         titles=TITLES,
         colors=figures.COLORS,

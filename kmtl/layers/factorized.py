@@ -162,7 +162,7 @@ class FactorizedLayer(keras.layers.Layer):
         biases = ops.convert_to_numpy(self.bias) if self.use_bias else None
         outputs = []
         for t, x in enumerate(self._per_task(inputs)):
-            plain = self._plain(f"{self.name}_{t}")
+            plain = self._plain(f"{self.name}_task_{t}")  # Keras itself counts with `_{t}`
             plain.build(x.shape)
             plain.set_weights([stack[..., t], biases[t]] if self.use_bias else [stack[..., t]])
             outputs.append(plain(x))

@@ -142,7 +142,7 @@ class TaskStackedDense(keras.layers.Layer):
             self.units,
             activation=self.activation,
             use_bias=self.use_bias,
-            name=f"{self.name}_{task}",
+            name=f"{self.name}_task_{task}",  # Keras itself counts with `_{task}`
         )
         dense.build(x.shape)
         dense.set_weights([ops.convert_to_numpy(w)[..., task] for w in self.weights])

@@ -139,7 +139,7 @@ def test_export_in_int8_of_one_task(capsys, folder, tmp_path):
         (["export", "{}/none.keras"], "none.keras"),
         (["export", "{}/short.keras"], "short.keras"),
         (["export", "{}/model.keras", "--tasks=beta"], "['alpha', 'zeta']"),
-        (["export", "{}/model.keras", "--quantization=int4"], "'int4'"),
+        (["export", "{}/model.keras", "--quantization=int3"], "'int3'"),
         (["export", "{}/model.keras", "--quantization=int8"], "representative_data"),
         (["export", "{}/model.keras", "--representative_data={}/wrong.npz"], "['pixels']"),
         (["export", "{}/model.keras", "--output=/dev/null/model.tflite"], "/dev/null"),

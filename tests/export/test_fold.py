@@ -375,3 +375,15 @@ assert not [m for m in sys.modules if m.startswith("kmtl.")]
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == sorted(NETWORKS)
+
+
+def test_folded_layers_do_not_take_the_names_of_others():
+    shared = kmtl.layers.FactorizedDense(3, num_tasks=3, name="dense")
+    x = keras.Input((4,))
+    first, second, third = shared(x)
+    heads = {"zeta": first, "alpha": keras.layers.Dense(2, name="dense_1")(second), "mid": third}
+    model = kmtl.MultiTaskModel(x, heads)
+    folded = kmtl.export.fold(model)
+    inputs = np.ones((2, 4), "float32")
+    for task, expected in model.predict(inputs, verbose=0).items():
+        np.testing.assert_allclose(folded.predict(inputs, verbose=0)[task], expected, rtol=1e-5)

@@ -22,7 +22,15 @@ X = RNG.normal(size=(96, 8, 8, 2)).astype("float32")
 WIDTHS = {"zeta": 4, "alpha": 3, "mid": 4}  # two heads of one width: swapped, they would fit
 NETWORKS = ["hard_sharing", "cross_stitch", "sluice", "factorized"]
 # Relative error of a head that these networks stay well below; a swapped head has about 1.
-CLOSE = {"float32": 1e-5, "float16": 2e-3, "dynamic_int8": 0.05, "int8": 0.1}
+CLOSE = {
+    "float32": 1e-5,
+    "float16": 2e-3,
+    "dynamic_int8": 0.05,
+    "dynamic_int4": 0.4,
+    "int8": 0.1,
+    "uint8_io": 0.1,
+    "int8x16": 0.03,
+}
 
 
 def build(name):
@@ -62,7 +70,7 @@ def hard_sharing():
     return build("hard_sharing")
 
 
-@pytest.mark.parametrize("quantization", ["float32", "float16", "dynamic_int8", "int8"])
+@pytest.mark.parametrize("quantization", CLOSE)
 def test_three_tasks_come_back_from_every_type_and_both_runtimes(network, quantization, tmp_path):
     path = tmp_path / "model.tflite"
     result = export_litert(network, path, quantization, representative_data=X)
@@ -82,13 +90,11 @@ def test_three_tasks_come_back_from_every_type_and_both_runtimes(network, quanti
                 assert error > 0  # it is quantised
     found = inspect_litert(path)
     assert not [op for op in found.ops if op.startswith(("CUSTOM", "Flex", "DELEGATE"))]
-    if quantization == "int8":
+    if quantization in ("int8", "uint8_io", "int8x16"):
         assert set(found.float_ops) <= {"QUANTIZE", "DEQUANTIZE"}
         assert "INT8" in found.weight_bytes
-    kinds = {"float16": "FLOAT16", "dynamic_int8": "INT8"}
-    assert kinds.get(quantization, "FLOAT32" if quantization == "float32" else "INT8") in (
-        found.weight_bytes
-    )
+    kinds = {"float32": "FLOAT32", "float16": "FLOAT16", "dynamic_int4": "INT4"}
+    assert kinds.get(quantization, "INT8") in found.weight_bytes
 
 
 def test_the_json_file_says_what_the_file_is(hard_sharing, tmp_path):
@@ -217,7 +223,7 @@ def test_the_tolerance_decides(hard_sharing, tmp_path):
     ("options", "message"),
     [
         ({"path": "m.lite"}, r"`path` must end in .tflite.*Received: path="),
-        ({"quantization": "int4"}, r"`quantization` must be one of.*Received: .*'int4'"),
+        ({"quantization": "int3"}, r"`quantization` must be one of.*Received: .*'int3'"),
         ({"batch_size": 0}, r"`batch_size` must be at least 1.*Received: batch_size=0"),
         ({"tasks": "typo"}, r"among the model's tasks"),
         ({"labels": {"typo": ["a"]}}, r"`labels` must name exported tasks.*Received: 'typo'"),

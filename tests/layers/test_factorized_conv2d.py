@@ -106,7 +106,7 @@ def test_fold_gives_convolutions():
     plain = keras.Model(inputs, layer.fold(inputs))
     convolutions = [part for part in plain.layers if not hasattr(part, "batch_shape")]
     assert [type(part) for part in convolutions] == [keras.layers.Conv2D] * 2
-    assert sorted(part.name for part in convolutions) == ["c_0", "c_1"]
+    assert sorted(part.name for part in convolutions) == ["c_task_0", "c_task_1"]
     x = [normal(2, 8, 8, 4), normal(2, 8, 8, 4, seed=1)]
     for a, b in zip(numpy(plain(x)), numpy(model(x)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)

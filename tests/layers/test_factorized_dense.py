@@ -178,7 +178,7 @@ def test_fold_gives_dense_layers():
     model = keras.Model(x, layer(x))
     plain = keras.Model(x, layer.fold(x))
     assert [type(part) for part in plain.layers[1:]] == [keras.layers.Dense] * 2
-    assert [part.name for part in plain.layers[1:]] == ["head_0", "head_1"]
+    assert [part.name for part in plain.layers[1:]] == ["head_task_0", "head_task_1"]
     for a, b in zip(numpy(plain(normal(3, 4))), numpy(model(normal(3, 4))), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 

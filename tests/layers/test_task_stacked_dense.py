@@ -80,7 +80,7 @@ def test_fold_names_its_layers():
     inputs = keras.Input((3,))
     layer(inputs)
     plain = keras.Model(inputs, layer.fold(inputs))
-    assert [layer.name for layer in plain.layers[1:]] == ["heads_0", "heads_1"]
+    assert [layer.name for layer in plain.layers[1:]] == ["heads_task_0", "heads_task_1"]
 
 
 def test_wrong_number_of_inputs():

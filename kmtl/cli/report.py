@@ -1,0 +1,88 @@
+"""Writes an HTML page that shows what each number type costs each head of a trained model.
+
+Exports the model in every type, compares the files with it, and shows metrics, errors, bytes,
+latencies and weights. The .tflite files are not kept; `kmtl export` writes the chosen one.
+
+  kmtl report model.keras --data=x.npz --labels=y.npz --metrics=left:accuracy,right:mae
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from kmtl.cli.arrays import read_arrays
+
+POSITIONAL = ("MODEL.keras",)
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Adds this command's flags."""
+    flags.DEFINE_string(
+        "data", None, "An .npz file with an array for each input, by name.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "labels",
+        None,
+        "An .npz file with labels of the data for each head that has a metric, by name.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "metrics",
+        None,
+        "Keras metrics by head, as in left:sparse_categorical_accuracy,right:mae.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "quantizations",
+        None,
+        "The types to compare with float32, as in float16,int8; by default all.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "output",
+        None,
+        "The page to write; by default the model's name with the ending .html.",
+        flag_values=values,
+    )
+    flags.mark_flag_as_required("data", flag_values=values)
+
+
+def main(values: flags.FlagValues, model_path: str) -> None:
+    """Writes the report on the model at `model_path`."""
+    from kmtl.cli.models import load_model
+    from kmtl.export import report
+
+    metrics = _by_head(values.metrics)
+    if (metrics is None) != (values.labels is None):
+        given = "--labels" if metrics is None else "--metrics"
+        raise ValueError(f"--labels and --metrics must be given together. Received: only {given}")
+    model = load_model(model_path)
+    data = read_arrays("data", values.data, [x.name for x in model.inputs])
+    labels = None
+    if metrics is not None:
+        labels = read_arrays("labels", values.labels, metrics, what="head with a metric")
+    found = report(
+        model,
+        values.output or Path(model_path).with_suffix(".html"),
+        data,
+        labels=labels,
+        metrics=metrics,
+        quantizations=values.quantizations,
+        progress=print,
+    )
+    for name, why in found.refused.items():
+        print(f"no file in {name}: {why}")
+    print(found.path)
+
+
+def _by_head(entries) -> dict[str, str] | None:
+    if entries is None:
+        return None
+    pairs = [entry.partition(":") for entry in entries]
+    bad = [entry for entry, (head, _, metric) in zip(entries, pairs, strict=True) if not metric]
+    if bad or not pairs:
+        raise ValueError(
+            "--metrics must be a list such as left:accuracy,right:mae. "
+            f"Received: {', '.join(bad) or 'nothing'}"
+        )
+    return {head.strip(): metric.strip() for head, _, metric in pairs}

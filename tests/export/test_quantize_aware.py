@@ -1,0 +1,236 @@
+"""Quantisation-aware training: the Keras model predicts what its integer file does."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import kmtl
+from kmtl.export.emulation import from_quantize_aware
+from kmtl.export.fold import fold
+from kmtl.export.inspection import inspect_bytes
+from kmtl.export.quantize_aware import (
+    FakeQuantize,
+    QuantizedLayer,
+    float_layers,
+    quantize_aware,
+    scheme_of,
+)
+from kmtl.export.runtime import RUNTIMES, LiteRTModel
+from kmtl.export.simplify import simplify
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(96, 8, 8, 2)).astype("float32")
+Y = {
+    "zeta": np.eye(3, dtype="float32")[(X[:, 0, 0, 0] > 0).astype(int) + (X[:, 1, 1, 1] > 0)],
+    "alpha": X[:, :4].mean(axis=(1, 2, 3))[:, None],
+    "mid": np.tanh(X[:, 0, :2, 0]),
+}
+LOSSES = {"zeta": "categorical_crossentropy", "alpha": "mse", "mid": "mse"}
+
+
+def convolutional():
+    """All kinds of operations that LiteRT has integer forms of."""
+    x = keras.Input((8, 8, 2), name="image")
+    h = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(6, 3, padding="same")(x)))
+    branch = layers.SeparableConv2D(6, 3, padding="same", activation="relu")(h)
+    h = layers.Activation("relu")(layers.add([h, branch]))
+    h = layers.MaxPooling2D()(h)
+    h = layers.BatchNormalization()(layers.Conv2D(4, 2, activation="tanh")(h))
+    flat = layers.Flatten()(h)
+    pooled = layers.GlobalAveragePooling2D()(layers.DepthwiseConv2D(2, activation="relu")(h))
+    h = layers.concatenate([pooled, layers.Dense(5, activation="relu")(flat)])
+    heads = {
+        "zeta": layers.Dense(3, activation="softmax")(h),
+        "alpha": layers.Dense(1)(h),
+        "mid": layers.Dense(2, activation="tanh")(flat),
+    }
+    return kmtl.MultiTaskModel(x, heads)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    keras.utils.set_random_seed(1)
+    model = convolutional()
+    model.compile(keras.optimizers.Adam(0.01), loss=LOSSES)
+    model.fit(X, Y, batch_size=16, epochs=2, verbose=0)
+    return model
+
+
+def file_of(model):
+    return from_quantize_aware(model, 1)[0]
+
+
+def steps_apart(content, model, x, runtime="interpreter"):
+    """Task -> differences in steps of the head's own grid."""
+    expected, answers = model.predict(x, verbose=0), LiteRTModel(content, runtime)(x)
+    return {
+        task: np.abs(answers[task] - expected[task]) / head_step(model, task) for task in expected
+    }
+
+
+def head_step(model, task):
+    """The step of the last grid that the head's values were computed on."""
+    last = model.output[task]._keras_history.operation
+    before = last._inbound_nodes[0].input_tensors[0]._keras_history.operation
+    if last.ranges == "fixed":  # a table: one step of its input may be several of its own
+        last = before._inbound_nodes[0].input_tensors[0]._keras_history.operation
+    low, high = last.get_limits()
+    return (high - low) / (255 if last.num_bits == 8 else 65534)
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4", "int8x16"])
+def test_file_equals_the_model_s_own_prediction(trained, scheme):
+    model = quantize_aware(trained, scheme, X[:48])
+    model.compile(keras.optimizers.Adam(1e-3), loss=LOSSES, weighting="pcgrad")
+    before = float(model.evaluate(X, Y, verbose=0, return_dict=True)["loss"])
+    model.fit(X, Y, batch_size=16, epochs=2, verbose=0)
+    assert float(model.evaluate(X, Y, verbose=0, return_dict=True)["loss"]) < before
+    content = file_of(model)
+    found = inspect_bytes(content)
+    assert set(found.float_ops) <= {"QUANTIZE", "DEQUANTIZE"}
+    assert ("INT4" in found.weight_bytes) == (scheme == "int4")
+    # The kernels for 4 bits round twice, those for 16 in steps that are 256 times finer.
+    mean, most = {"int8": (0.01, 1.0), "int4": (1.0, 5.0), "int8x16": (5.0, 20.0)}[scheme]
+    for runtime in RUNTIMES:
+        for task, steps in steps_apart(content, model, X[:32], runtime).items():
+            assert np.mean(steps) <= mean and steps.max() <= most + 1e-3, (runtime, task)
+
+
+def test_simplified_model_computes_the_same(trained):
+    plain = simplify(fold(trained))
+    kinds = {type(layer).__name__ for layer in plain.layers}
+    assert not kinds & {"BatchNormalization", "SeparableConv2D"}
+    for task, expected in trained.predict(X, verbose=0).items():
+        np.testing.assert_allclose(plain.predict(X, verbose=0)[task], expected, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [kmtl.models.CrossStitchNetwork, kmtl.models.SluiceNetwork, kmtl.models.FactorizedNetwork],
+)
+def test_sharing_networks(build):
+    keras.utils.set_random_seed(2)
+    stages = [layers.Dense(6, activation="relu"), layers.Dense(6, activation="relu")]
+    heads = {"zeta": layers.Dense(3, activation="softmax"), "alpha": layers.Dense(1)}
+    model = build(stages, heads, inputs=(128,))
+    x, y = X.reshape(96, -1), {task: Y[task] for task in heads}
+    result = quantize_aware(model, representative_data=x[:48])
+    assert float_layers(result) == []
+    result.compile("adam", loss={task: LOSSES[task] for task in heads}, weighting="uncertainty")
+    result.fit(x, y, batch_size=16, verbose=0)
+    content = file_of(result)
+    assert set(inspect_bytes(content).float_ops) <= {"QUANTIZE", "DEQUANTIZE"}
+    for task, steps in steps_apart(content, result, x[:32]).items():
+        assert steps.max() <= 2.0, task
+
+
+def test_what_has_no_integer_form_stays_in_float_and_is_listed():
+    keras.utils.set_random_seed(3)
+    x = keras.Input((10, 4), name="series")
+    h = layers.Dense(6, activation="leaky_relu")(layers.LSTM(5, unroll=True)(x))
+    model = kmtl.MultiTaskModel(x, {"zeta": layers.Dense(2)(h), "alpha": layers.Dense(1)(h)})
+    data = RNG.normal(size=(32, 10, 4)).astype("float32")
+    result = quantize_aware(model, representative_data=data)
+    assert float_layers(result) == ["lstm", "dense_leaky_relu"]
+    content = file_of(result)
+    found = inspect_bytes(content)
+    assert found.float_ops["LEAKY_RELU"] == 1 and found.float_ops["FULLY_CONNECTED"] > 10
+    for task, steps in steps_apart(content, result, data).items():
+        assert steps.max() <= 2.0, task
+    with pytest.raises(ValueError, match=r"With `strict` every layer .*lstm.*dense_leaky_relu"):
+        quantize_aware(model, strict=True)
+
+
+def test_saving_keeps_the_grid(trained, tmp_path):
+    model = quantize_aware(trained, "int4", X[:48])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded, kmtl.MultiTaskModel) and scheme_of(loaded) == "int4"
+    for task, expected in model.predict(X, verbose=0).items():
+        np.testing.assert_array_equal(loaded.predict(X, verbose=0)[task], expected)
+    assert file_of(loaded) == file_of(model)
+
+
+def test_calibration_takes_the_extremes(trained):
+    model = quantize_aware(trained, representative_data=X[:48])
+    first = next(layer for layer in model.layers if isinstance(layer, FakeQuantize))
+    assert first.get_limits() == (float(X[:48].min()), float(X[:48].max()))
+
+
+def test_learned_ranges_move():
+    keras.utils.set_random_seed(4)
+    x = keras.Input((128,))
+    h = layers.Dense(4, activation="relu")(x)
+    heads = {"zeta": layers.Dense(3, activation="softmax")(h), "alpha": layers.Dense(1)(h)}
+    model = quantize_aware(
+        kmtl.MultiTaskModel(x, heads), representative_data=X.reshape(96, -1), ranges="learned"
+    )
+    model.compile(keras.optimizers.SGD(0.1), loss={task: LOSSES[task] for task in heads})
+    before = {v.path: float(v.numpy()) for v in model.trainable_variables if v.shape == ()}
+    model.fit(X.reshape(96, -1), {task: Y[task] for task in heads}, verbose=0)
+    after = {v.path: float(v.numpy()) for v in model.trainable_variables if v.shape == ()}
+    assert before and any(before[path] != after[path] for path in before)
+
+
+def test_two_replicas_equal_one(mirrored):
+    def train(strategy):
+        keras.utils.set_random_seed(5)
+        with strategy.scope():
+            x = keras.Input((128,))
+            h = layers.Dense(4, activation="relu")(x)
+            heads = {"zeta": layers.Dense(3)(h), "alpha": layers.Dense(1)(h)}
+            model = quantize_aware(kmtl.MultiTaskModel(x, heads))
+            model.compile(keras.optimizers.SGD(0.1), loss="mse")
+        data = {task: Y[task] for task in heads}
+        model.fit(X.reshape(96, -1), data, batch_size=32, epochs=2, shuffle=False, verbose=0)
+        return model.get_weights()
+
+    one = train(tf.distribute.get_strategy())
+    two = train(mirrored)
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
+
+
+def test_layers_are_found_by_their_kind(trained):
+    model = quantize_aware(trained, "int4")
+    bits = {
+        type(layer.layer).__name__: layer.num_bits
+        for layer in model.layers
+        if isinstance(layer, QuantizedLayer)
+    }
+    assert bits == {"Conv2D": 4, "Dense": 4, "DepthwiseConv2D": 8}
+
+
+@pytest.mark.parametrize("tasks", [None, ["mid", "zeta"]])
+def test_export_writes_and_verifies_the_file(trained, tmp_path, tasks):
+    model = quantize_aware(trained, "int8", X[:48])
+    result = kmtl.export.export_litert(
+        model, tmp_path / "model.tflite", representative_data=X[:48], tasks=tasks, tolerance=1e-3
+    )
+    assert result.quantization == "int8" and result.tasks == tuple(tasks or sorted(LOSSES))
+    answers = kmtl.export.load_litert(result.path)(X)
+    expected = model.predict(X, verbose=0)
+    for task in result.tasks:
+        assert np.mean(np.abs(answers[task] - expected[task])) < 1e-3
+
+
+@pytest.mark.parametrize("kwargs", [{"quantization": "int4"}, {"overrides": {"mid": "float32"}}])
+def test_export_of_another_type_than_trained(trained, tmp_path, kwargs):
+    model = quantize_aware(trained, "int8", X[:48])
+    with pytest.raises(ValueError, match="exported as it was trained.*quantization='int8'"):
+        kmtl.export.export_litert(model, tmp_path / "model.tflite", **kwargs)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"scheme": "int2"}, r"`scheme` must be one of .*'int8'.*Received: scheme='int2'"),
+        ({"ranges": "guessed"}, r"`ranges` must be one of .*Received: ranges='guessed'"),
+    ],
+)
+def test_bad_arguments(trained, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        quantize_aware(trained, **kwargs)
