@@ -84,7 +84,8 @@ setup(
     package_dir={"kmtl.export": "export"},
     package_data={
         "kmtl": ["demo/*.html", "demo/*.j2", "demo/**/*.html", "demo/**/*.j2"],
-        "kmtl.export": ["recipes/*.json", "*.css", "*.j2"],
+        "kmtl.export.quantization": ["recipes/*.json"],
+        "kmtl.export.reporting": ["*.css", "*.j2"],
     },
     entry_points={"console_scripts": ["kmtl = kmtl.cli.main:run"]},
     zip_safe=False,

@@ -6,27 +6,27 @@ if __name__ != "kmtl.export":
         f"name would have classes of its own. Received: {__name__}"
     )
 
-from kmtl.export.aot import AotResult as AotResult
-from kmtl.export.aot import compile_aot as compile_aot
-from kmtl.export.benchmark import Benchmark as Benchmark
-from kmtl.export.benchmark import benchmark_litert as benchmark_litert
-from kmtl.export.fold import fold as fold
-from kmtl.export.inspection import inspect_litert as inspect_litert
-from kmtl.export.lint import Lint as Lint
-from kmtl.export.lint import lint_litert as lint_litert
-from kmtl.export.litert import ExportResult as ExportResult
-from kmtl.export.litert import export_litert as export_litert
-from kmtl.export.onnx import OnnxResult as OnnxResult
-from kmtl.export.onnx import export_onnx as export_onnx
-from kmtl.export.quantize_aware import float_layers as float_layers
-from kmtl.export.quantize_aware import quantize_aware as quantize_aware
-from kmtl.export.report import Report as Report
-from kmtl.export.report import report as report
-from kmtl.export.runtime import LiteRTModel as LiteRTModel
-from kmtl.export.runtime import load_litert as load_litert
-from kmtl.export.saved_model import SavedModelResult as SavedModelResult
-from kmtl.export.saved_model import export_saved_model as export_saved_model
-from kmtl.export.verify import VerificationError as VerificationError
+from kmtl.export.benchmarking.benchmark import Benchmark as Benchmark
+from kmtl.export.benchmarking.benchmark import benchmark_litert as benchmark_litert
+from kmtl.export.compare import VerificationError as VerificationError
+from kmtl.export.edgetpu.lint import Lint as Lint
+from kmtl.export.edgetpu.lint import lint_litert as lint_litert
+from kmtl.export.flatbuffers.inspection import inspect_litert as inspect_litert
+from kmtl.export.folding.fold import fold as fold
+from kmtl.export.litert.export_litert import ExportResult as ExportResult
+from kmtl.export.litert.export_litert import export_litert as export_litert
+from kmtl.export.quantization_aware.quantize_aware import float_layers as float_layers
+from kmtl.export.quantization_aware.quantize_aware import quantize_aware as quantize_aware
+from kmtl.export.reporting.report import Report as Report
+from kmtl.export.reporting.report import report as report
+from kmtl.export.runtime.litert_model import LiteRTModel as LiteRTModel
+from kmtl.export.runtime.litert_model import load_litert as load_litert
+from kmtl.export.targets.aot import AotResult as AotResult
+from kmtl.export.targets.aot import compile_aot as compile_aot
+from kmtl.export.targets.onnx import OnnxResult as OnnxResult
+from kmtl.export.targets.onnx import export_onnx as export_onnx
+from kmtl.export.targets.saved_model import SavedModelResult as SavedModelResult
+from kmtl.export.targets.saved_model import export_saved_model as export_saved_model
 
 __all__ = [
     "AotResult",

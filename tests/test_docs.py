@@ -82,7 +82,7 @@ def test_documented_defaults_are_the_signature_s(public):
 
 @pytest.mark.parametrize(
     "module",
-    sorted({public.__module__ for public in PUBLIC} | {"kmtl.export.fold"}),
+    sorted({public.__module__ for public in PUBLIC} | {"kmtl.export.folding.fold"}),
 )
 def test_examples_run(module):
     if module.startswith("kmtl.export"):

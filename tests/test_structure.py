@@ -28,6 +28,20 @@ ROWS = (
 )
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 
+# The same inside of export/. "export" is the file export/__init__.py.
+EXPORT_ROWS = (
+    ("files", "samples", "compare"),
+    ("folding", "flatbuffers"),
+    ("runtime",),
+    ("quantization",),
+    ("quantization_aware",),
+    ("litert",),
+    ("edgetpu", "benchmarking", "targets"),
+    ("reporting",),
+    ("export",),
+)
+EXPORT_ROW_OF = {room: row for row, rooms in enumerate(EXPORT_ROWS) for room in rooms}
+
 # All of Keras that the other rooms need is public and the same on every backend.
 BACKEND_PACKAGES = ("tensorflow", "jax", "keras.src")
 BACKEND_ROOMS = ("backend", "export", "demo", "cli")
@@ -81,6 +95,29 @@ def own_imports(root: Path) -> Iterator[tuple[str, str, str]]:
             rooms = room_of(module), room_of(name)
             if name.split(".")[0] == "kmtl" and rooms[0] != rooms[1]:
                 yield module, *rooms
+
+
+def export_room_of(module: str) -> str:
+    """`kmtl.export.runtime.verify` -> `runtime`; names of export/__init__.py -> `export`."""
+    parts = module.split(".")
+    return parts[2] if len(parts) > 2 and parts[2] in EXPORT_ROW_OF else "export"
+
+
+def backward_arrows_in_export(root: Path) -> list[str]:
+    """Imports inside of export/ that run against EXPORT_ROWS, and parts that it does not place."""
+    found = []
+    for module, path in source_files(root).items():
+        if room_of(module) != "export":
+            continue
+        room = export_room_of(module)
+        if room == "export" and module != "kmtl.export":
+            found.append(f"{module} is in no row")
+        for name in imported_names(module, path):
+            other = export_room_of(name)
+            if room_of(name) == "export" and other != room:
+                if EXPORT_ROW_OF[other] >= EXPORT_ROW_OF[room]:
+                    found.append(f"{module} imports {other}")
+    return found
 
 
 def unknown_rooms(root: Path) -> list[str]:
@@ -203,6 +240,10 @@ def test_imports_run_one_way():
     assert backward_arrows(ROOT) == []
 
 
+def test_imports_run_one_way_in_export():
+    assert backward_arrows_in_export(ROOT) == []
+
+
 def test_backends_are_named_in_few_rooms():
     assert backend_imports(ROOT) == []
 
@@ -244,6 +285,32 @@ def test_files_name_no_machine_and_no_registry():
 
 
 # Each check on a small tree that breaks the rule, and on one that keeps it.
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("kmtl.export.runtime.a", "from kmtl.export.litert.b import C"),
+        ("kmtl.export.edgetpu.a", "from kmtl.export.targets import b"),
+        ("kmtl.export.files", "from kmtl.export import fold"),
+        ("kmtl.export.litert.a", "from kmtl.export import fold"),
+        ("kmtl.export.stray", ""),
+    ],
+)
+def test_backward_arrows_in_export_are_found(tmp_path, module, line):
+    assert len(backward_arrows_in_export(write_module(tmp_path, module, line))) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("kmtl.export.litert.a", "from kmtl.export.runtime.verify import verify"),
+        ("kmtl.export.litert.a", "from kmtl.export.files import write_together"),
+        ("kmtl.export.litert.a", "from kmtl.export.litert.b import C\nimport kmtl.layers"),
+    ],
+)
+def test_forward_arrows_in_export_pass(tmp_path, module, line):
+    assert backward_arrows_in_export(write_module(tmp_path, module, line)) == []
 
 
 @pytest.mark.parametrize(

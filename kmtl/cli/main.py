@@ -104,8 +104,8 @@ def _silence_native_code() -> None:
 
 def _expected_errors() -> tuple[type[Exception], ...]:
     """Errors whose message says it all; asked for only when there is one."""
-    verify = sys.modules.get("kmtl.export.verify")
-    return (ValueError, OSError, ImportError, *([verify.VerificationError] if verify else []))
+    compare = sys.modules.get("kmtl.export.compare")
+    return (ValueError, OSError, ImportError, *([compare.VerificationError] if compare else []))
 
 
 def _flags_of(command: ModuleType) -> flags.FlagValues:

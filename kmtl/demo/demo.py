@@ -5,7 +5,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from kmtl.export.figures import check_packages
+from kmtl.export.reporting.figures import check_packages
 
 EXTRAS = ("sklearn", "matplotlib", "jinja2", "tqdm")
 

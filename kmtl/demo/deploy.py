@@ -9,7 +9,7 @@ import numpy as np
 from kmtl.datasets.overlay import Split, Splits
 from kmtl.demo.networks import CLASSES, TASKS
 from kmtl.export import LiteRTModel, export_litert, load_litert
-from kmtl.export.latency import first_rows, median_latencies
+from kmtl.export.benchmarking.latency import first_rows, median_latencies
 
 QUANTIZATIONS = ("float32", "float16", "dynamic_int8", "int8")
 

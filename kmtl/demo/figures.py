@@ -8,7 +8,7 @@ import numpy as np
 
 from kmtl.demo.networks import PLAIN_SUM, SINGLE_TASK, TASKS
 from kmtl.demo.train import Run
-from kmtl.export.figures import STYLE, as_uri, data_uri, make_figure
+from kmtl.export.reporting.figures import STYLE, as_uri, data_uri, make_figure
 
 COLORS = {
     SINGLE_TASK: "#8b929c",

@@ -16,7 +16,7 @@ from kmtl.demo import figures
 from kmtl.demo.networks import NETWORKS, PLAIN_SUM, SINGLE_TASK, TASKS
 from kmtl.demo.results import mean_and_sd, percent
 from kmtl.demo.train import Run
-from kmtl.export.figures import page_style
+from kmtl.export.reporting.figures import page_style
 
 TITLES = {
     SINGLE_TASK: ("Single-task", "a network for each task; the baseline"),

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from kmtl.cli.main import main
-from kmtl.export import benchmark as benchmark_module
 from kmtl.export import export_litert
+from kmtl.export.benchmarking import benchmark as benchmark_module
 from kmtl.models import HardSharing
 
 if keras.backend.backend() != "tensorflow":

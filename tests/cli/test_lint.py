@@ -57,7 +57,7 @@ def test_strict_decides_the_exit_code(capsys, path, monkeypatch):
     captured = capsys.readouterr()
     assert "CONV_2D" in captured.out  # the table is shown all the same
     assert captured.err.count("\n") == 1 and "With --strict every operation" in captured.err
-    monkeypatch.setattr("kmtl.export.lint.Lint.passed", True)
+    monkeypatch.setattr("kmtl.export.edgetpu.lint.Lint.passed", True)
     assert main(["lint", path, "--strict"]) == 0
 
 

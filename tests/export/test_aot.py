@@ -10,7 +10,7 @@ from keras import layers
 
 import kmtl
 from kmtl.export import VerificationError, compile_aot, export_litert
-from kmtl.export import aot as module
+from kmtl.export.targets import aot as module
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("kmtl.export is for the TensorFlow backend", allow_module_level=True)

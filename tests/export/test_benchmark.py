@@ -9,9 +9,10 @@ import pytest
 from keras import layers
 
 import kmtl
-from kmtl.export import benchmark as benchmark_module
-from kmtl.export import benchmark_litert, export_litert, load_litert, profile_ops
-from kmtl.export.latency import first_rows, median_latencies
+from kmtl.export import benchmark_litert, export_litert, load_litert
+from kmtl.export.benchmarking import benchmark as benchmark_module
+from kmtl.export.benchmarking import profile_ops
+from kmtl.export.benchmarking.latency import first_rows, median_latencies
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("kmtl.export is for the TensorFlow backend", allow_module_level=True)

@@ -6,8 +6,12 @@ import pytest
 from keras import ops
 
 from kmtl import backend
-from kmtl.export.fake_quantize import FakeQuantize, fake_quantize, fake_quantize_kernel
-from kmtl.export.quantized_layer import QuantizedLayer
+from kmtl.export.quantization_aware.fake_quantize import (
+    FakeQuantize,
+    fake_quantize,
+    fake_quantize_kernel,
+)
+from kmtl.export.quantization_aware.quantized_layer import QuantizedLayer
 
 pytestmark = pytest.mark.both_backends
 

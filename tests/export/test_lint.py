@@ -12,9 +12,10 @@ import pytest
 from keras import layers, ops
 
 import kmtl
-from kmtl.export import edgetpu, export_litert, fold, lint_litert, load_litert
-from kmtl.export.graph import Operation, Tensor
-from kmtl.export.macs import macs
+from kmtl.export import export_litert, fold, lint_litert, load_litert
+from kmtl.export.edgetpu import rules
+from kmtl.export.edgetpu.macs import macs
+from kmtl.export.flatbuffers.graph import Operation, Tensor
 from kmtl.models import CrossStitchNetwork, FactorizedNetwork, HardSharing, SluiceNetwork
 
 if keras.backend.backend() != "tensorflow":
@@ -30,7 +31,7 @@ def full_int8(model):
     """TensorFlow's own full-integer conversion, as Google's page asks for."""
     import tensorflow as tf
 
-    from kmtl.export.convert import quiet_stderr
+    from kmtl.export.flatbuffers.convert import quiet_stderr
 
     plain = fold(model)
     (x,) = plain.inputs
@@ -84,7 +85,7 @@ def mapped(trunk):
 
 @pytest.fixture(scope="module")
 def recurrent():
-    from kmtl.export.convert import to_flatbuffer
+    from kmtl.export.flatbuffers.convert import to_flatbuffer
 
     x = keras.Input((6, 3), name="x")
     h = layers.LSTM(4)(x)
@@ -192,7 +193,7 @@ def test_float_ends_of_an_integer_file_stay_on_the_cpu(trunk, tmp_path):
 
 
 def test_a_dynamic_batch(trunk, tmp_path):
-    from kmtl.export.convert import to_flatbuffer
+    from kmtl.export.flatbuffers.convert import to_flatbuffer
 
     x, h = trunk
     content = to_flatbuffer(fold(kmtl.MultiTaskModel(x, {"zeta": h})), None)
@@ -337,9 +338,9 @@ ONES = constant(np.ones((1, 4)), "INT8")
     ],
 )  # fmt: skip
 def test_a_rule(broken, kept, reason):
-    (found,) = edgetpu.reasons(broken)
+    (found,) = rules.reasons(broken)
     assert reason in found
-    assert edgetpu.reasons(kept) == ()
+    assert rules.reasons(kept) == ()
 
 
 @pytest.mark.parametrize(
@@ -348,7 +349,7 @@ def test_a_rule(broken, kept, reason):
      ("QUANTIZE", 2, False), ("QUANTIZE", 3, True), ("GELU", 1, True), ("CUSTOM:mine", 9, False)],
 )  # fmt: skip
 def test_versions_reported_by_users_of_the_compiler(name, version, refused):
-    assert bool(edgetpu.refusal(operation(name, [(1,)], (1,), version))) == refused
+    assert bool(rules.refusal(operation(name, [(1,)], (1,), version))) == refused
 
 
 def test_products_of_matrices():

@@ -9,7 +9,7 @@ from keras import layers, ops
 
 import kmtl
 from kmtl.export import VerificationError, export_litert, inspect_litert, load_litert
-from kmtl.export import litert as litert_module
+from kmtl.export.litert import export_litert as litert_module
 from kmtl.models import CrossStitchNetwork, FactorizedNetwork, HardSharing, SluiceNetwork
 
 if keras.backend.backend() != "tensorflow":

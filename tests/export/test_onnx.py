@@ -9,7 +9,7 @@ from keras import layers, ops
 
 import kmtl
 from kmtl.export import VerificationError, export_onnx
-from kmtl.export import onnx as module
+from kmtl.export.targets import onnx as module
 from kmtl.models import CrossStitchNetwork, FactorizedNetwork, HardSharing, SluiceNetwork
 
 if keras.backend.backend() != "tensorflow":

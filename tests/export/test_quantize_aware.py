@@ -7,18 +7,18 @@ import tensorflow as tf
 from keras import layers
 
 import kmtl
-from kmtl.export.emulation import from_quantize_aware
-from kmtl.export.fold import fold
-from kmtl.export.inspection import inspect_bytes
-from kmtl.export.quantize_aware import (
+from kmtl.export.flatbuffers.inspection import inspect_bytes
+from kmtl.export.folding.fold import fold
+from kmtl.export.folding.simplify import simplify
+from kmtl.export.quantization_aware.emulation import from_quantize_aware
+from kmtl.export.quantization_aware.quantize_aware import (
     FakeQuantize,
     QuantizedLayer,
     float_layers,
     quantize_aware,
     scheme_of,
 )
-from kmtl.export.runtime import RUNTIMES, LiteRTModel
-from kmtl.export.simplify import simplify
+from kmtl.export.runtime.litert_model import RUNTIMES, LiteRTModel
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 8, 8, 2)).astype("float32")

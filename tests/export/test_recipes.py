@@ -11,16 +11,17 @@ from keras import layers, ops
 import kmtl
 from kmtl.cli.main import main
 from kmtl.export import VerificationError, export_litert, inspect_litert, load_litert
-from kmtl.export import litert as litert_module
-from kmtl.export.convert import to_flatbuffer
-from kmtl.export.fold import fold
-from kmtl.export.operations import find_operations
-from kmtl.export.quantize import quantize
-from kmtl.export.ranges import measure_ranges
-from kmtl.export.recipes import OVERRIDES, QUANTIZATIONS, load_recipe, needs_data
-from kmtl.export.runtime import RUNTIMES, LiteRTModel
+from kmtl.export.flatbuffers.convert import to_flatbuffer
+from kmtl.export.flatbuffers.operations import find_operations
+from kmtl.export.folding.fold import fold
+from kmtl.export.litert import export_litert as litert_module
+from kmtl.export.quantization import recipes as recipes_module
+from kmtl.export.quantization.quantize import quantize
+from kmtl.export.quantization.ranges import measure_ranges
+from kmtl.export.quantization.recipes import OVERRIDES, QUANTIZATIONS, load_recipe, needs_data
+from kmtl.export.runtime.litert_model import RUNTIMES, LiteRTModel
+from kmtl.export.runtime.verify import TOLERANCES
 from kmtl.export.samples import MAX_SAMPLES, read_samples
-from kmtl.export.verify import TOLERANCES
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("kmtl.export is for the TensorFlow backend", allow_module_level=True)
@@ -30,7 +31,7 @@ import tensorflow as tf
 pytestmark = pytest.mark.slow
 
 X = np.random.default_rng(0).normal(size=(48, 8, 8, 3)).astype("float32")
-RECIPES = Path(litert_module.__file__).parent / "recipes"
+RECIPES = Path(recipes_module.__file__).parent / "recipes"
 # Relative error of a head that these networks stay below: 8 and 4 bits of weights.
 CLOSE = {name: 0.25 if "int4" in name else 0.03 for name in QUANTIZATIONS}
 NO_INT4 = {"up": "dynamic_int8"}  # transposed convolutions compute with 8 bits at least
@@ -489,7 +490,7 @@ def test_a_layer_that_computes_its_shape_needs_a_number(model, tmp_path):
 
 
 def test_verification_runs_both_batch_sizes_and_threads(tmp_path, monkeypatch):
-    from kmtl.export import verify as verify_module
+    from kmtl.export.runtime import verify as verify_module
 
     seen = []
 

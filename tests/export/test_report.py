@@ -2,7 +2,6 @@
 
 import html.parser
 import re
-import sys
 
 import keras
 import numpy as np
@@ -10,8 +9,9 @@ import pytest
 from keras import layers
 
 from kmtl.export import export_litert, fold, report
-from kmtl.export.report_page import weight_groups
-from kmtl.export.scores import check_metrics, score
+from kmtl.export.reporting import report as module
+from kmtl.export.reporting.page import weight_groups
+from kmtl.export.reporting.scores import check_metrics, score
 from kmtl.models import HardSharing
 
 if keras.backend.backend() != "tensorflow":
@@ -21,7 +21,6 @@ pytestmark = pytest.mark.slow
 
 TYPES = ["float16", "int8"]
 X = np.random.default_rng(0).normal(size=(80, 6)).astype("float32")
-module = sys.modules["kmtl.export.report"]  # the package's name means the function
 
 
 class Page(html.parser.HTMLParser):

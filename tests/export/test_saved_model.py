@@ -11,9 +11,9 @@ from keras import layers, ops
 import kmtl
 from kmtl.cli.main import main
 from kmtl.export import VerificationError, export_saved_model, fold
-from kmtl.export import saved_model as module
-from kmtl.export.bfloat16 import to_bfloat16
 from kmtl.export.files import replaced_folder
+from kmtl.export.targets import saved_model as module
+from kmtl.export.targets.bfloat16 import to_bfloat16
 from kmtl.models import CrossStitchNetwork, FactorizedNetwork, HardSharing, SluiceNetwork
 
 if keras.backend.backend() != "tensorflow":

@@ -1,0 +1,3 @@
+"""Latency, memory and time by operation."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""From a trained model to a verified file."""
+
+__all__: list[str] = []

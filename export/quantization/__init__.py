@@ -1,0 +1,3 @@
+"""Post-training quantisation by recipes."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Training on the grid of the integer file."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Other formats: SavedModel, ONNX, vendors' compilers."""
+
+__all__: list[str] = []
