@@ -34,8 +34,14 @@ ONNX_REQUIRES = [
     "onnxruntime",  # runs the file to compare each head with the Keras model
 ]
 
+TFMOT_REQUIRES = [
+    "tensorflow-model-optimization>=0.8.1",  # tfmot: pruning, clustering, 8-bit training
+    "tf-keras",  # Keras 2, the only one that it works on; of the same version as TensorFlow
+]
+
 TEST_REQUIRES = [
     *DEMO_REQUIRES,  # tests and notebooks cover the demo
+    *TFMOT_REQUIRES,  # tests of `kmtl.export.tfmot`
     "tensorboard",  # `log_dir` of callbacks; nothing else needs it
     "pytest",  # test runner
     "pytest-xdist",  # `pytest -n`: several files at once on machines with more cores
@@ -71,6 +77,7 @@ setup(
         "report": REPORT_REQUIRES,
         "demo": DEMO_REQUIRES,
         "onnx": ONNX_REQUIRES,
+        "tfmot": TFMOT_REQUIRES,
         "test": TEST_REQUIRES,
     },
     # `export/` stands beside `kmtl/` in the repository but is installed as kmtl.export only:

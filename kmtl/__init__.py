@@ -10,7 +10,8 @@ from kmtl.version import __version__ as __version__
 
 # The command `kmtl` answers `--help` without TensorFlow and sets Keras's environment first; it
 # imports what it needs itself (see kmtl/cli/main.py).
-if Path((getattr(sys, "argv", None) or [""])[0]).stem != "kmtl":
+_SCRIPT = Path((getattr(sys, "argv", None) or [""])[0]).stem
+if _SCRIPT != "kmtl" and "kmtl.cli.main" not in sys.orig_argv:
     from kmtl import callbacks as callbacks
     from kmtl import datasets as datasets
     from kmtl import layers as layers

@@ -34,10 +34,12 @@ EXPORT_ROWS = (
     ("folding", "flatbuffers"),
     ("runtime",),
     ("quantization",),
+    ("edgetpu",),
     ("quantization_aware",),
     ("litert",),
-    ("edgetpu", "benchmarking", "targets"),
+    ("benchmarking", "on_device", "targets", "tfmot"),
     ("reporting",),
+    ("tuning",),
     ("export",),
 )
 EXPORT_ROW_OF = {room: row for row, rooms in enumerate(EXPORT_ROWS) for room in rooms}

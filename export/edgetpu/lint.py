@@ -102,10 +102,11 @@ def lint_litert(path: str | os.PathLike, target: str = "edgetpu") -> Lint:
     with open(path, "rb") as file:
         content = file.read()
     with read_graph(content, str(path)) as graph:
-        return _lint(graph, target)
+        return lint_graph(graph, target)
 
 
-def _lint(graph, target) -> Lint:
+def lint_graph(graph: Graph, target: str = "edgetpu") -> Lint:
+    """`lint_litert` of a graph from `read_graph`."""
     refusals = {
         reason: None  # in the order of their first occurrence
         for operations in (graph.operations, *graph.graphs)

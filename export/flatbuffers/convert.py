@@ -1,12 +1,20 @@
-"""Keras to a float32 LiteRT flatbuffer; the only place that calls TensorFlow's converter."""
+"""Keras to a float32 LiteRT flatbuffer; the only place that calls TensorFlow's converter.
 
+Each conversion leaks somewhat more than the model's size (tensorflow#122598), so that `autotune`
+converts once for all types. A process for each would take seconds to start TensorFlow.
+"""
+
+import contextlib
 import inspect
+import logging
 import os
 import re
 import tempfile
+from collections.abc import Mapping, Sequence
 
 import keras
 
+from kmtl.export.flatbuffers.argument_names import spelled
 from kmtl.models.graph import run
 
 SIGNATURE = "serving_default"
@@ -22,7 +30,8 @@ def to_flatbuffer(model: keras.Model, batch_size: int | None) -> bytes:
         batch_size: The fixed batch size, or None for a dynamic one.
 
     Raises:
-        ValueError: if an operation has no builtin LiteRT form; the message names the layer.
+        ValueError: if an operation has no builtin LiteRT form; the message names the layer. Also
+            for names of inputs that a signature cannot have.
     """
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
@@ -36,7 +45,33 @@ def to_flatbuffer(model: keras.Model, batch_size: int | None) -> bytes:
         x.name: tf.TensorSpec((batch_size, *x.shape[1:]), x.dtype, name=x.name)
         for x in model.inputs
     }
-    tasks = list(model.output)
+    tasks, call = list(model.output), in_scopes(batch_size)
+    arguments = spelled(specs)
+
+    @tf.function(autograph=False)
+    def serve(**inputs):
+        tensors = [inputs[arguments[x.name]] for x in model.inputs]
+        outputs = run(model, tensors, call, needed=[model.output[task] for task in tasks])
+        return dict(zip(tasks, outputs, strict=True))
+
+    concrete = serve.get_concrete_function(**specs)
+    variables = [v.value for v in model.variables]
+    return convert_signatures({SIGNATURE: concrete}, variables, layer_scopes(model))
+
+
+def layer_scopes(model: keras.Model) -> dict[str, str]:
+    """Scope of each layer's operations -> what to call it in an error."""
+    layers = [x for x in model.operations if not isinstance(x, keras.layers.InputLayer)]
+    return {scope_of(x.name): f"layer {x.name}" for x in layers}
+
+
+def in_scopes(batch_size: int | None):
+    """`call` for `run`: layers infer, and their tensors' names say which layer they come from.
+
+    Args:
+        batch_size: Rows at a time, or None for any number.
+    """
+    import tensorflow as tf
 
     def call(operation, args, kwargs):
         if "training" in inspect.signature(operation.call).parameters:
@@ -45,26 +80,11 @@ def to_flatbuffer(model: keras.Model, batch_size: int | None) -> bytes:
             shape = operation.compute_output_shape(tuple(args[0].shape))
             with tf.name_scope(f"{scope_of(operation.name)}/"):
                 return tf.reshape(args[0], [-1, *shape[1:]])
-        # The slash opens exactly this scope, and tensors say which layer they come from.
+        # The slash opens exactly this scope.
         with tf.name_scope(f"{scope_of(operation.name)}/"):
             return operation(*args, **kwargs)
 
-    @tf.function(autograph=False)
-    def serve(**inputs):
-        # TensorFlow spells argument names as identifiers; the signature keeps ours.
-        tensors = [inputs[re.sub(r"\W", "_", x.name)] for x in model.inputs]
-        outputs = run(model, tensors, call, needed=[model.output[task] for task in tasks])
-        return dict(zip(tasks, outputs, strict=True))
-
-    module = tf.Module()
-    module.variables_of_model = [v.value for v in model.variables]
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel("WARNING")  # "Assets written to" a folder that is gone a moment later
-    try:
-        return _convert(tf, module, serve.get_concrete_function(**specs), model)
-    finally:
-        logger.setLevel(level)
+    return call
 
 
 def scope_of(layer_name: str) -> str:
@@ -83,32 +103,82 @@ def _only_reshapes(operation) -> bool:
     return isinstance(operation, keras.layers.Reshape)
 
 
-def _convert(tf, module, concrete, model):
-    with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures={SIGNATURE: concrete})
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        with quiet_stderr():
-            try:
+def convert_signatures(
+    signatures: Mapping,
+    variables: Sequence,
+    scopes: Mapping[str, str],
+    integers: bool = False,
+) -> bytes:
+    """A flatbuffer of these entry points, with builtin operations only.
+
+    Args:
+        signatures: Name -> concrete function. None may be called `serve`: the converter then
+            drops all others.
+        variables: The `tf.Variable`s that the functions use. Those that one of them assigns to
+            keep their values between calls; the others become constants.
+        scopes: Scope of an operation's name -> what to call it in an error.
+        integers: Whether fake quantisation in them becomes integers. Defaults to `False`.
+
+    Raises:
+        ValueError: if an operation has no builtin LiteRT form; the message names the scope.
+    """
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.variables_of_model = list(variables)
+    # Conversion needs no gradients of the functions, whose tracing fails on some.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    try:
+        with tempfile.TemporaryDirectory() as folder, quiet_loggers():
+            tf.saved_model.save(module, folder, signatures=dict(signatures), options=options)
+            converter = tf.lite.TFLiteConverter.from_saved_model(
+                folder, signature_keys=list(signatures)
+            )
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+            if integers:
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            with quiet_stderr():
                 return converter.convert()
-            except Exception as error:  # the converter's own type is private
-                unsupported = _unsupported(str(error), model)
-                if unsupported is None:
-                    raise
-                raise unsupported from None  # the original goes over many pages
+    except Exception as error:  # the converter's own type is private
+        unsupported = _unsupported(str(error), scopes)
+        if unsupported is None:
+            raise
+        raise unsupported from None  # the original goes over many pages
 
 
-def _unsupported(text, model) -> ValueError | None:
-    """Names the layers in a converter's message about operations without a builtin form."""
-    ops = sorted(set(re.findall(r"'tf\.(\w+)' op is neither", text)))
+def _unsupported(text, scopes) -> ValueError | None:
+    """Names the scopes in a converter's message about operations without a builtin form."""
+    lines = re.findall(r".*'tf\.\w+' op is neither.*|.*'tf\.\w+' that was explicitly.*", text)
+    ops = sorted({op for line in lines for op in re.findall(r"'tf\.(\w+)' (?:op|that)", line)})
     if not ops:
         return None
-    names = [x.name for x in model.operations if not isinstance(x, keras.layers.InputLayer)]
-    found = sorted({n for n in names if re.search(rf"[/\"@]{re.escape(n)}(_\d+)?[/@\"]", text)})
+
+    def found(where):
+        return [s for s in scopes if re.search(where.format(re.escape(s)), "\n".join(lines))]
+
+    # An operation's name begins with its layer's scope; where the converter has lost that, it
+    # may still be inside.
+    names = found(r"\"(?:gradients\w*/)?{}(?:_\d+)?[/@\"]") or found(r"[/\"@]{}(?:_\d+)?[/@\"]")
     return ValueError(
         "Every operation must have a builtin LiteRT form; the runtimes on devices have no "
-        f"others (Flex). Received: {', '.join(ops)} in layer {', '.join(found) or 'unknown'}"
+        f"others (Flex). Received: {', '.join(ops)} in "
+        f"{', '.join(sorted(scopes[s] for s in names)) or 'an unknown layer'}"
     )
+
+
+@contextlib.contextmanager
+def quiet_loggers():
+    """Silences what TensorFlow says of temporary folders, of names that it spells its own way
+    and of gradients that nobody will ask for."""
+    main, absl = logging.getLogger("tensorflow"), logging.getLogger("absl")
+    level, disabled = main.level, absl.disabled
+    main.setLevel(logging.WARNING)
+    absl.disabled = True  # TensorFlow sets its level itself, on the way
+    try:
+        yield
+    finally:
+        main.setLevel(level)
+        absl.disabled = disabled
 
 
 class quiet_stderr:

@@ -23,6 +23,7 @@ class Tensor:
         values: The integers of a constant, else None.
         channels: Number of quantisation scales: more than one is per channel.
         zero_point: The integer that stands for 0.
+        name: Its name in the file, which tells the layer.
     """
 
     shape: tuple[int, ...]
@@ -33,6 +34,7 @@ class Tensor:
     values: np.ndarray | None = None
     channels: int = 0
     zero_point: int = 0
+    name: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +80,8 @@ def read_graph(content: bytes, source: str = "<bytes>") -> Iterator[Graph]:
     Raises:
         ValueError: if the bytes are no whole LiteRT model with named heads.
     """
-    with read_model(content, source) as (signature, model):
+    with read_model(content, source) as (signatures, model):
+        signature = next(iter(signatures.values()))
         key = signature.key.encode()
         entry = next(s for s in model.signatureDefs if s.signatureKey == key)
         graphs = [_operations(model, graph) for graph in model.subgraphs]
@@ -129,6 +132,7 @@ def _tensor(model, tensor) -> Tensor:
         values=_values(buffer.data, dtype, shape),
         channels=len(scales),
         zero_point=int(zeros[0]) if len(zeros) else 0,
+        name=(tensor.name or b"").decode(errors="replace"),
     )
 
 

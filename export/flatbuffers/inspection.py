@@ -10,6 +10,7 @@ from collections import Counter
 import numpy as np
 
 from kmtl.export.flatbuffers.convert import quiet_stderr
+from kmtl.export.flatbuffers.model_metadata import ModelMetadata, read_metadata
 
 # What reading a damaged model may raise, in Python or from the runtimes.
 DAMAGE = (
@@ -51,16 +52,20 @@ class Inspection:
     Attributes:
         bytes: Size of the file.
         weight_bytes: Bytes of constant tensors by type.
-        signature: Inputs and heads.
-        ops: Operation name -> how often it occurs.
+        signature: Inputs and heads: of several signatures, the first.
+        signatures: All signatures by their keys.
+        ops: Of what the first signature runs: operation name -> how often it occurs.
         float_ops: The same for operations that compute on float tensors.
+        metadata: What the file says of itself, such as the names of classes; None if nothing.
     """
 
     bytes: int
     weight_bytes: dict[str, int]
     signature: Signature
+    signatures: dict[str, Signature]
     ops: dict[str, int]
     float_ops: dict[str, int]
+    metadata: ModelMetadata | None = None
 
 
 def inspect_litert(path: str | os.PathLike) -> Inspection:
@@ -81,31 +86,38 @@ def inspect_bytes(content: bytes, source: str = "<bytes>") -> Inspection:
     """`inspect_litert` for a model in memory."""
     type_names = enum_names("TensorType")
     ops, float_ops, weights, seen = Counter(), Counter(), Counter(), set()
-    with read_model(content, source) as (signature, model):
-        for graph in model.subgraphs:
+    with read_model(content, source) as (signatures, model):
+        signature, *others = signatures.values()
+        entries = {entry.signatureKey.decode(): entry for entry in model.signatureDefs}
+        elsewhere = {entries[other.key].subgraphIndex for other in others}
+        elsewhere.discard(entries[signature.key].subgraphIndex)
+        for index, graph in enumerate(model.subgraphs):
             for tensor in graph.tensors:
                 size = constant_bytes(model.buffers[tensor.buffer])
                 if size and tensor.buffer not in seen:
                     seen.add(tensor.buffer)
                     weights[type_names[tensor.type]] += size
-            for op in graph.operators:
+            for op in [] if index in elsewhere else graph.operators:
                 name = op_name(model.operatorCodes[op.opcodeIndex])
                 ops[name] += 1
                 touched = [graph.tensors[i] for i in (*op.inputs, *op.outputs) if i >= 0]
                 if any(type_names[t.type].startswith("FLOAT") for t in touched):
                     float_ops[name] += 1
+        metadata = read_metadata(content)
     return Inspection(
         bytes=len(content),
         weight_bytes=dict(weights),
         signature=signature,
+        signatures=signatures,
         ops=dict(sorted(ops.items())),
         float_ops=dict(sorted(float_ops.items())),
+        metadata=metadata,
     )
 
 
 @contextlib.contextmanager
 def read_model(content: bytes, source: str):
-    """Gives `(signature, model)`, the model as the schema's Python objects.
+    """Gives `(signatures by key, model)`, the model as the schema's Python objects.
 
     Raises:
         ValueError: if the bytes are no whole LiteRT model with named heads, or trip the code
@@ -113,9 +125,9 @@ def read_model(content: bytes, source: str):
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    signature = check_flatbuffer(content, source)
+    signatures = read_signatures(content, source)
     with refuse_damage(content, source):
-        yield signature, schema.ModelT.InitFromPackedBuf(content, 0)
+        yield signatures, schema.ModelT.InitFromPackedBuf(content, 0)
 
 
 @contextlib.contextmanager
@@ -137,6 +149,14 @@ def refuse_damage(content: bytes, source: str):
 def check_flatbuffer(content: bytes, source: str) -> Signature:
     """Verifies that bytes are a whole LiteRT model with named heads; returns its signature.
 
+    Of several signatures, the first.
+    """
+    return next(iter(read_signatures(content, source).values()))
+
+
+def read_signatures(content: bytes, source: str) -> dict[str, Signature]:
+    """Verifies that bytes are a whole LiteRT model with named heads; returns its signatures.
+
     LiteRT's own verifier checks every offset, and `_check_entries` what it leaves out, so that
     truncated, foreign and damaged files end here and never crash the process.
     """
@@ -151,18 +171,20 @@ def check_flatbuffer(content: bytes, source: str) -> Signature:
         with quiet_stderr():
             interpreter = Interpreter(model_content=content)
             _check_entries(content)
-            signatures = interpreter.get_signature_list()
-            key = next(iter(signatures), None)
-            if key is None:
+            keys = list(interpreter.get_signature_list())
+            if not keys:
                 raise ValueError("no signature, so that heads have no names")
-            runner = interpreter.get_signature_runner(key)
-            return Signature(
-                key,
-                {n: _info(d) for n, d in sorted(runner.get_input_details().items())},
-                {n: _info(d) for n, d in sorted(runner.get_output_details().items())},
-            )
+            return {key: _signature(key, interpreter.get_signature_runner(key)) for key in keys}
     except (ValueError, RuntimeError) as error:
         raise _refusal(content, source, error) from error
+
+
+def _signature(key, runner) -> Signature:
+    return Signature(
+        key,
+        {n: _info(d) for n, d in sorted(runner.get_input_details().items())},
+        {n: _info(d) for n, d in sorted(runner.get_output_details().items())},
+    )
 
 
 def constant_bytes(buffer) -> int:

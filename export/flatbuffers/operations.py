@@ -14,6 +14,9 @@ WITH_WEIGHTS = (
     "EMBEDDING_LOOKUP", "FULLY_CONNECTED", "GATHER", "TRANSPOSE_CONV",
 )  # fmt: skip
 
+# What the converter makes of recurrent layers and other control flow.
+LOOPS = ("IF", "WHILE")
+
 
 @dataclasses.dataclass(frozen=True)
 class Operation:

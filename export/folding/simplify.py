@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 
-from kmtl.models.graph import Cloner, run
+from kmtl.export.folding.rewrite import rewrite
+from kmtl.models.graph import Cloner
 
 FUSED_ACTIVATIONS = ("linear", "relu", "relu6")
 # Layers whose kernel takes a batch normalisation in, and the axes of its output channels.
@@ -52,14 +53,7 @@ def simplify(plain: keras.Model) -> keras.Model:
         name = cloner.unique(f"{operation.name}_{activation.__name__}")
         return keras.layers.Activation(activation, name=name)(x)
 
-    inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in plain.inputs]
-    tasks = list(plain.output)
-    tensors = run(plain, inputs, call, needed=[plain.output[task] for task in tasks])
-    return keras.Model(
-        inputs[0] if len(inputs) == 1 else {x.name: x for x in inputs},
-        dict(zip(tasks, tensors, strict=True)),
-        name=plain.name,
-    )
+    return rewrite(plain, call)
 
 
 def consumers(model: keras.Model) -> dict:

@@ -8,26 +8,25 @@ from pathlib import Path
 
 import keras
 
+from kmtl.export.edgetpu.lint import TARGETS, Lint
+from kmtl.export.edgetpu.target import check_request, lint_for_compiler
 from kmtl.export.files import write_together
-from kmtl.export.flatbuffers.convert import to_flatbuffer
-from kmtl.export.flatbuffers.operations import find_operations, where
+from kmtl.export.flatbuffers.task_signatures import with_task_signatures
 from kmtl.export.folding.fold import fold
-from kmtl.export.litert.metadata import describe
-from kmtl.export.quantization.quantize import check_done, quantize
-from kmtl.export.quantization.ranges import check_no_loops, check_ranges, measure_ranges
-from kmtl.export.quantization.recipes import (
-    assign,
-    check_overrides,
-    check_quantization,
-    load_recipe,
-    needs_data,
-    with_overrides,
+from kmtl.export.litert.arguments import (
+    checked_labels,
+    checked_normalization,
+    checked_quantization,
 )
+from kmtl.export.litert.metadata import describe, described
+from kmtl.export.litert.post_training import PostTraining
+from kmtl.export.litert.preprocessing import with_preprocessing
+from kmtl.export.quantization.recipes import check_overrides
 from kmtl.export.quantization_aware.emulation import from_quantize_aware
-from kmtl.export.quantization_aware.quantize_aware import is_quantize_aware, scheme_of
+from kmtl.export.quantization_aware.schemes import is_quantize_aware
 from kmtl.export.runtime.reference import check_finite, expected_outputs, verification_inputs
 from kmtl.export.runtime.verify import tolerance_of, verify
-from kmtl.export.samples import calibration_batches, read_samples
+from kmtl.export.samples import read_samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +43,7 @@ class ExportResult:
             model, the larger of the two runtimes'.
         recipe: The recipe's rules, with those of the overrides, as data.
         overrides: Head or layer -> its own type, as asked for.
+        lint: What the target maps, where one was named; else None.
     """
 
     path: Path
@@ -54,6 +54,7 @@ class ExportResult:
     errors: dict[str, dict[str, float]]
     recipe: list[dict]
     overrides: dict[str, str] = dataclasses.field(default_factory=dict)
+    lint: Lint | None = None
 
 
 def export_litert(
@@ -66,6 +67,10 @@ def export_litert(
     batch_size: int | None = 1,
     labels: Mapping[str, Sequence[str]] | None = None,
     overrides: Mapping[str, str] | None = None,
+    target: str | None = None,
+    task_signatures: bool = False,
+    preprocessing: Mapping[str, keras.Model] | None = None,
+    normalization: Mapping[str, tuple] | None = None,
 ) -> ExportResult:
     """Folds, converts and quantises a model, runs the result and compares it head by head.
 
@@ -104,19 +109,37 @@ def export_litert(
             catches broken heads; set it lower where your application asks for it.
         tasks: The tasks to export. Defaults to `None`, all.
         batch_size: Rows computed at a time; `None` for any number. Defaults to `1`.
-        labels: Task -> class names, for the JSON file.
+        labels: Task -> class names, each a line of text, for the JSON file and for the file's
+            own metadata, where Android's and MediaPipe's tools find them. Defaults to `None`.
         overrides: Name of a head or layer -> its own type, one of `quantization`'s without
             `_io`. A head's applies to what only this head needs; a layer's goes before it,
             and a name that is both means the head. Layers are those of `fold(model)`.
             Defaults to `None`.
+        target: `"edgetpu"` for a file that Google's compiler for that accelerator takes:
+            `"int8_io"` (then the default) or `"uint8_io"`, a scale for each dense kernel instead
+            of each output, constant sizes. What the accelerator would leave to the CPU by the
+            published rules is a warning, what its compiler would refuse an error; see
+            `lint_litert`. Defaults to `None`, any CPU.
+        task_signatures: Whether the file has a signature for each task beside the one for all.
+            It is named like the task, runs only what this task needs and gives the same answer;
+            constants are in the file once. Defaults to `False`.
+        preprocessing: Input name -> a Keras model with one input and one output that becomes
+            part of the file, from what the device has to what the model takes, such as
+            `keras.Sequential([keras.Input((480, 640, 3), dtype="uint8"),
+            keras.layers.Resizing(96, 96), keras.layers.Rescaling(1 / 255)])`. The input keeps its
+            name, and `representative_data` is what the device has. Defaults to `None`.
+        normalization: Input name -> `(mean, std)` that the *application* subtracts and divides
+            by, numbers or one for each channel: for the metadata of the file, where Android's
+            and MediaPipe's tools look, and the JSON file. Defaults to `None`.
 
     Returns:
         An `ExportResult`.
 
     Raises:
         ValueError: for bad arguments or data; non-finite weights; an operation without a
-            builtin form, or with weights that have none in the type asked for; data that
-            leaves an operation constant or makes it infinite (the message names the layer).
+            builtin form, or with weights that have none in the type asked for, or that the
+            target cannot serve; data that leaves an operation constant or makes it infinite
+            (the message names the layer).
         VerificationError: if a head is too far off.
         OSError: if the path cannot be written. In each case nothing is left half-written.
 
@@ -139,28 +162,40 @@ def export_litert(
         )
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"`tolerance` must be positive. Received: tolerance={tolerance}")
-    quantization = _checked_quantization(model, quantization, overrides)
+    if target not in (None, *TARGETS):
+        raise ValueError(f"`target` must be one of {TARGETS}, or None. Received: {target!r}")
+    quantization = checked_quantization(model, quantization, overrides, target)
     overrides = check_overrides(overrides)
+    if target:
+        check_request(quantization, overrides, batch_size)
+    preprocessing = dict(preprocessing or {})
+    if preprocessing:
+        model = with_preprocessing(model, preprocessing)
     plain = fold(model, tasks)
-    labels = _checked_labels(labels, plain)
+    labels = checked_labels(labels, plain)
+    normalization = checked_normalization(normalization, preprocessing, plain)
     samples = None
     if representative_data is not None:
         samples = read_samples(representative_data, {x.name: x for x in plain.inputs})
     inputs = verification_inputs(plain, samples)
     expected = expected_outputs(model, plain, inputs)
     if is_quantize_aware(plain):
-        content, recipe, left_in_float = from_quantize_aware(plain, batch_size)
+        content, recipe, left_in_float = from_quantize_aware(plain, quantization, batch_size)
     else:
-        content, recipe, left_in_float = _post_training(
-            plain, quantization, overrides, samples, batch_size
-        )
+        source = PostTraining(plain, samples, batch_size, target)
+        content, recipe, left_in_float = source.quantized(quantization, overrides)
+    if task_signatures:
+        content = with_task_signatures(content)
+    content = described(content, plain, quantization, samples, labels, normalization)
+    lint = lint_for_compiler(content, plain) if target else None
     check_finite(expected)
     if tolerance is None:
         tolerance = tolerance_of(quantization, *overrides.values())
     errors = verify(content, inputs, expected, tolerance)
     if left_in_float:
         warnings.warn(
-            f"The quantiser has no integer form for {left_in_float}; they compute in float.",
+            f"In this file {', '.join(left_in_float)} compute in float: the quantiser has no "
+            "integer form for them, or they were kept so.",
             stacklevel=2,
         )
     result = ExportResult(
@@ -172,6 +207,7 @@ def export_litert(
         errors=errors,
         recipe=recipe,
         overrides=overrides,
+        lint=lint,
     )
     verified = {
         "samples": len(next(iter(inputs.values()))),
@@ -181,62 +217,3 @@ def export_litert(
     text = describe(content, plain.name, result, labels, verified)
     write_together({path: content, result.metadata_path: text.encode()})
     return result
-
-
-def _checked_quantization(model, quantization, overrides) -> str:
-    if not is_quantize_aware(model):
-        quantization = quantization or "float32"
-        check_quantization(quantization)
-        return quantization
-    scheme = scheme_of(model)
-    if quantization not in (None, scheme) or overrides:
-        raise ValueError(
-            "A model from `quantize_aware` is exported as it was trained, without `overrides` and "
-            f"with quantization={scheme!r}. Received: quantization={quantization!r}, "
-            f"overrides={overrides}"
-        )
-    return scheme
-
-
-def _post_training(plain, quantization, overrides, samples, batch_size):
-    """The quantised file, its recipe, and kinds of operations that stay in float."""
-    batches = None
-    if any(needs_data(load_recipe(name)) for name in (quantization, *overrides.values())):
-        batches = calibration_batches(samples, batch_size, plain)
-    content = to_flatbuffer(plain, batch_size)
-    operations = find_operations(content, plain)
-    if batch_size is None:
-        _check_shapes(operations)
-    types = assign(operations, quantization, overrides)
-    recipe = with_overrides(quantization, operations, types)
-    ranges = None
-    if batches is not None:
-        check_no_loops(operations)
-        ranges = measure_ranges(content, batches)
-        check_ranges(ranges, operations, types)
-    content = quantize(content, recipe, ranges)
-    return content, recipe, check_done(content, operations, types)
-
-
-def _check_shapes(operations) -> None:
-    found = [where(op) for op in operations if op.kind == "SHAPE"]
-    if found:
-        raise ValueError(
-            "With `batch_size=None` no layer may compute shapes while running, which LiteRT's "
-            f"CompiledModel cannot do; give a number. Received: {'; '.join(found)}"
-        )
-
-
-def _checked_labels(labels, plain) -> dict:
-    labels = dict(labels or {})
-    for task, names in labels.items():
-        if task not in plain.output:
-            raise ValueError(
-                f"`labels` must name exported tasks {sorted(plain.output)}. Received: {task!r}"
-            )
-        if len(names) != plain.output[task].shape[-1]:
-            raise ValueError(
-                f"`labels` must hold a name for each of the {plain.output[task].shape[-1]} "
-                f"outputs of task {task!r}. Received: {len(names)} names"
-            )
-    return {task: [str(n) for n in names] for task, names in labels.items()}

@@ -19,23 +19,18 @@ def quantize(flatbuffer: bytes, recipe: list[dict], ranges: dict | None = None) 
         recipe: Rules; an empty list changes nothing.
         ranges: Tensor name -> (low, high), where the recipe needs them.
     """
+    from ai_edge_quantizer import quantizer
+
     if not recipe:
         return flatbuffer
     known = {
         name: {"min": np.array([low]), "max": np.array([high])}
         for name, (low, high) in (ranges or {}).items()
     }
-    return quantize_by_ranges(flatbuffer, recipe, known or None)
-
-
-def quantize_by_ranges(flatbuffer: bytes, recipe: list[dict], known: dict | None) -> bytes:
-    """`quantize` with ranges in the quantiser's own form, tensor name -> `min` and `max`."""
-    from ai_edge_quantizer import quantizer
-
     try:
         with quiet_quantizer():
             work = quantizer.Quantizer(bytearray(flatbuffer), recipe)
-            return _with_open_sizes(bytes(work.quantize(known).quantized_model))
+            return _with_open_sizes(bytes(work.quantize(known or None).quantized_model))
     except (ValueError, RuntimeError) as error:
         raise ValueError(
             "Every kernel must suit the type asked for, or its layer have another one by "

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmtl.export.flatbuffers.convert import quiet_stderr
-from kmtl.export.flatbuffers.operations import Operation, constant_tensors, where
+from kmtl.export.flatbuffers.operations import LOOPS, Operation, constant_tensors, where
 from kmtl.export.quantization.recipes import calibrated
 
 
@@ -41,7 +41,7 @@ def measure_ranges(flatbuffer: bytes, batches: Sequence[dict]) -> dict[str, tupl
 
 def check_no_loops(operations: Sequence[Operation]) -> None:
     """Raises ValueError for loops, inside of which no ranges can be measured."""
-    found = [where(op) for op in operations if op.kind in ("IF", "WHILE")]
+    found = [where(op) for op in operations if op.kind in LOOPS]
     if found:
         raise ValueError(
             "Activations can only have integer types where nothing loops; use a dynamic or a "

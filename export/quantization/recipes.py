@@ -1,5 +1,6 @@
 """Recipes as data: which rules a type has, and what overrides add to them."""
 
+import copy
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -58,6 +59,14 @@ def load_recipe(quantization: str) -> list[dict]:
         .read_text()
     )
     return json.loads(text)
+
+
+def per_tensor_dense(recipe: Sequence[dict]) -> list[dict]:
+    """An integer recipe whose dense kernels have one scale, not one for each output."""
+    rule = copy.deepcopy(recipe[0])
+    rule["operation"] = "FULLY_CONNECTED"
+    rule["op_config"]["weight_tensor_config"]["granularity"] = "TENSORWISE"
+    return [recipe[0], rule, *recipe[1:]]
 
 
 def needs_data(recipe: Sequence[dict]) -> bool:

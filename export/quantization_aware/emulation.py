@@ -12,12 +12,15 @@ import numpy as np
 
 from kmtl.export.flatbuffers.convert import to_flatbuffer
 from kmtl.export.flatbuffers.inspection import op_name
+from kmtl.export.flatbuffers.packing import repack
+from kmtl.export.folding.rewrite import rewrite
 from kmtl.export.quantization.quantize import quantize
-from kmtl.export.quantization.recipes import load_recipe
+from kmtl.export.quantization.recipes import load_recipe, per_tensor_dense
+from kmtl.export.quantization_aware.calibration import check_calibrated
 from kmtl.export.quantization_aware.fake_quantize import FakeQuantize
-from kmtl.export.quantization_aware.quantize_aware import scheme_of
 from kmtl.export.quantization_aware.quantized_layer import QuantizedLayer
-from kmtl.models.graph import Cloner, run
+from kmtl.export.quantization_aware.schemes import has_per_tensor_dense
+from kmtl.models.graph import Cloner
 
 # Operations whose outputs have the inputs' grid.
 SAME_GRID = (
@@ -38,21 +41,29 @@ class _Mark(keras.layers.Layer):
         return tf.quantization.fake_quant_with_min_max_args(inputs, -1.0, 1.0)
 
 
-def from_quantize_aware(model: keras.Model, batch_size: int | None) -> tuple:
+def from_quantize_aware(model: keras.Model, quantization: str, batch_size: int | None) -> tuple:
     """The integer file of a quantisation-aware model.
 
     Operations that lack a range for one of their tensors stay in float.
 
     Args:
         model: A model as `quantize_aware` returns it, trained.
+        quantization: One of `quantizations_of(model)`.
         batch_size: The fixed batch size, or None for a dynamic one.
 
     Returns:
         `(content, recipe, kinds of operations that stay in float)`.
+
+    Raises:
+        ValueError: for ranges that were never set or that no integers can have.
     """
-    content, ranges = to_flatbuffer_with_ranges(model, batch_size)
-    in_float = _without_ranges(content, ranges)
-    recipe = load_recipe(scheme_of(model)) + [
+    check_calibrated(model)
+    content, ranges, kept = to_flatbuffer_with_ranges(model, batch_size)
+    in_float = _without_ranges(content, ranges, kept)
+    recipe = load_recipe(quantization)
+    if has_per_tensor_dense(model):
+        recipe = per_tensor_dense(recipe)
+    recipe += [
         {
             "regex": f"^{re.escape(name)}",
             "operation": "*",
@@ -64,7 +75,7 @@ def from_quantize_aware(model: keras.Model, batch_size: int | None) -> tuple:
     return quantize(content, recipe, ranges), recipe, sorted({kind for kind, _ in in_float})
 
 
-def to_flatbuffer_with_ranges(model: keras.Model, batch_size: int | None) -> tuple[bytes, dict]:
+def to_flatbuffer_with_ranges(model: keras.Model, batch_size: int | None) -> tuple:
     """Converts a quantisation-aware model.
 
     Args:
@@ -72,29 +83,26 @@ def to_flatbuffer_with_ranges(model: keras.Model, batch_size: int | None) -> tup
         batch_size: The fixed batch size, or None for a dynamic one.
 
     Returns:
-        The float flatbuffer, whose kernels hold rounded values, and tensor name -> (low, high).
+        The float flatbuffer, whose kernels hold rounded values; tensor name -> (low, high);
+        names of the tensors that stay in float though integers read them.
     """
-    limits, cloner = {}, Cloner(rename=lambda layer: layer.name)
+    marks, cloner = {}, Cloner(rename=lambda layer: layer.name)
 
     def call(operation, args, kwargs):
         if isinstance(operation, QuantizedLayer):
             return _with_rounded_kernel(operation, args[0], cloner)
         if isinstance(operation, FakeQuantize):
-            name = f"kmtl_range_{len(limits):06d}"
-            limits[name] = operation.get_limits()
+            name = f"kmtl_range_{len(marks):06d}"
+            marks[name] = operation
             marked = _Mark(name=name)(args[0])
             return marked, marked  # nothing reads the steps
         return cloner(operation, args, kwargs)
 
-    inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in model.inputs]
-    tasks = list(model.output)
-    tensors = run(model, inputs, call, needed=[model.output[task] for task in tasks])
-    marked = keras.Model(
-        inputs[0] if len(inputs) == 1 else {x.name: x for x in inputs},
-        dict(zip(tasks, tensors, strict=True)),
-        name=model.name,
-    )
-    return take_out_pairs(to_flatbuffer(marked, batch_size), limits)
+    content = to_flatbuffer(rewrite(model, call), batch_size)
+    content, marked = take_out_pairs(content, {n: x.get_limits() for n, x in marks.items()})
+    ranges = {name: limits for name, (limits, _) in marked.items()}
+    kept = {name for name, (_, mark) in marked.items() if mark and marks[mark].after_float}
+    return content, ranges, kept
 
 
 def take_out_pairs(content: bytes, limits: dict) -> tuple[bytes, dict]:
@@ -105,9 +113,9 @@ def take_out_pairs(content: bytes, limits: dict) -> tuple[bytes, dict]:
         limits: Name of a mark -> (low, high).
 
     Returns:
-        The flatbuffer without them, and tensor name -> (low, high).
+        The flatbuffer without them, and tensor name -> ((low, high), name of its mark), the
+        mark None where the range is that of a neighbour.
     """
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
@@ -119,10 +127,11 @@ def take_out_pairs(content: bytes, limits: dict) -> tuple[bytes, dict]:
     source, ranges = {}, {}  # tensor behind a pair -> the one before it
     for op in graph.operators:
         if kind(op) == "QUANTIZE":
-            mark = re.search(r"kmtl_range_\d{6}", graph.tensors[op.outputs[0]].name.decode())
+            name = graph.tensors[op.outputs[0]].name.decode()
+            mark = re.search(r"kmtl_range_\d{6}", name).group()
             before = source.get(op.inputs[0], op.inputs[0])
             source[op.outputs[0]] = before
-            ranges[before] = limits[mark.group()]
+            ranges[before] = limits[mark], mark
         if kind(op) == "DEQUANTIZE":
             source[op.outputs[0]] = source[op.inputs[0]]
     graph.operators = [op for op in graph.operators if kind(op) not in ("QUANTIZE", "DEQUANTIZE")]
@@ -133,25 +142,23 @@ def take_out_pairs(content: bytes, limits: dict) -> tuple[bytes, dict]:
         for output in signature.outputs:
             output.tensorIndex = source.get(output.tensorIndex, output.tensorIndex)
     for op in graph.operators:  # in the order of computation
-        known = [ranges[i] for i in op.inputs if i in ranges]
+        known = [ranges[i][0] for i in op.inputs if i in ranges]
         if kind(op) in SAME_GRID and known:
             for i in op.outputs:
-                ranges.setdefault(i, known[0])
+                ranges.setdefault(i, (known[0], None))
     for op in reversed(graph.operators):  # the converter puts reshapes before some roundings
-        known = [ranges[i] for i in op.outputs if i in ranges]
+        known = [ranges[i][0] for i in op.outputs if i in ranges]
         if kind(op) in (*SAME_GRID, *GRID_OF_OUTPUT) and known:
             for i in op.inputs:
                 if graph.tensors[i].type == schema.TensorType.FLOAT32:
-                    ranges.setdefault(i, known[0])
-    named = {graph.tensors[i].name.decode(): r for i, r in ranges.items()}
+                    ranges.setdefault(i, (known[0], None))
+    named = {graph.tensors[i].name.decode(): found for i, found in ranges.items()}
     _drop_unused_tensors(model, graph)
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output()), named
+    return repack(model, content), named
 
 
-def _without_ranges(content, ranges) -> list[tuple[str, str]]:
-    """Kind and first output's name of the operations that lack a range for a tensor of theirs."""
+def _without_ranges(content, ranges, kept) -> list[tuple[str, str]]:
+    """Kind and first output's name of the operations that are kept, or lack a tensor's range."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
@@ -159,14 +166,14 @@ def _without_ranges(content, ranges) -> list[tuple[str, str]]:
     found = []
     for op in graph.operators:
         tensors = [graph.tensors[i] for i in (*op.inputs, *op.outputs) if i >= 0]
-        if any(
+        outputs = [graph.tensors[i].name.decode() for i in op.outputs]
+        if kept.intersection(outputs) or any(
             t.type == schema.TensorType.FLOAT32
             and model.buffers[t.buffer].data is None
             and t.name.decode() not in ranges
             for t in tensors
         ):
-            kind = op_name(model.operatorCodes[op.opcodeIndex])
-            found.append((kind, graph.tensors[op.outputs[0]].name.decode()))
+            found.append((op_name(model.operatorCodes[op.opcodeIndex]), outputs[0]))
     return found
 
 

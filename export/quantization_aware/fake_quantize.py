@@ -24,12 +24,12 @@ class FakeQuantize(keras.layers.Layer):
 
     With 16 bits the grid is symmetric around 0. Gradients pass where `x` lies in the range, and
     learned ranges get those of the values outside. In training the range follows the batches'
-    extremes, over all replicas, as a moving average; before the first batch there is no range
-    and the layer returns its inputs.
+    extremes, over all replicas, as a moving average; as long as there is no range the layer
+    returns its inputs.
 
     Args:
         num_bits: 4 to 8, or 16. Defaults to `8`.
-        ranges: `"moving_average"`, `"learned"` (trainable; start from the first batch) or
+        ranges: `"moving_average"`, `"learned"` (trainable, from what `set_limits` gives) or
             `"fixed"`. Defaults to `"moving_average"`.
         decay: Of the moving average. Defaults to `0.99`.
         freeze_after: Number of batches after which ranges stand still. Defaults to `None`,
@@ -37,6 +37,8 @@ class FakeQuantize(keras.layers.Layer):
         limits: `(low, high)` to start with, or to keep for `"fixed"`, which round in
             inference only: a loss must not see a probability of exactly 0. Defaults to
             `None`.
+        after_float: Whether what computes the inputs stays in float in the file. Defaults to
+            `False`.
         **kwargs: `keras.layers.Layer` arguments.
     """
 
@@ -47,6 +49,7 @@ class FakeQuantize(keras.layers.Layer):
         decay: float = 0.99,
         freeze_after: int | None = None,
         limits: Sequence[float] | None = None,
+        after_float: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -55,6 +58,7 @@ class FakeQuantize(keras.layers.Layer):
         self.decay = decay
         self.freeze_after = freeze_after
         self.limits = None if limits is None else [float(x) for x in limits]
+        self.after_float = after_float
 
     def build(self, input_shape):
         low, high = self.limits or (0.0, 0.0)
@@ -120,6 +124,7 @@ class FakeQuantize(keras.layers.Layer):
             "decay": self.decay,
             "freeze_after": self.freeze_after,
             "limits": self.limits,
+            "after_float": self.after_float,
         }
 
 

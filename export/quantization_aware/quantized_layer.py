@@ -27,13 +27,17 @@ class QuantizedLayer(keras.layers.Wrapper):
     Args:
         layer: A layer of one of the types in `KERNELS`.
         num_bits: 4 or 8. Defaults to `8`.
+        per_channel: Whether each output channel has a scale of its own. Defaults to `True`.
         **kwargs: `keras.layers.Layer` arguments.
     """
 
-    def __init__(self, layer: keras.layers.Layer, num_bits: int = 8, **kwargs):
+    def __init__(
+        self, layer: keras.layers.Layer, num_bits: int = 8, per_channel: bool = True, **kwargs
+    ):
         kwargs.setdefault("name", f"{layer.name}_quantized")
         super().__init__(layer, **kwargs)
         self.num_bits = num_bits
+        self.per_channel = per_channel
 
     def call(self, inputs, steps=None):
         kernel, scale = self.rounded_kernel()
@@ -57,6 +61,7 @@ class QuantizedLayer(keras.layers.Wrapper):
     def rounded_kernel(self) -> tuple:
         """The kernel as the file will have it, and its step for each output channel."""
         axes, rank = KERNELS[type(self.layer).__name__][1], len(self.kernel.shape)
+        axes = axes if self.per_channel else ()
         kernel = ops.cast(ops.convert_to_tensor(self.kernel), "float32")
         return fake_quantize_kernel(kernel, self.num_bits, [a % rank for a in axes])
 
@@ -64,4 +69,5 @@ class QuantizedLayer(keras.layers.Wrapper):
         return self.layer.compute_output_shape(inputs_shape)
 
     def get_config(self):
-        return {**super().get_config(), "num_bits": self.num_bits}
+        config = super().get_config()
+        return {**config, "num_bits": self.num_bits, "per_channel": self.per_channel}

@@ -50,6 +50,10 @@ def score(metric: keras.metrics.Metric, labels: np.ndarray, outputs: np.ndarray)
 
 
 def _metric(metric, task) -> keras.metrics.Metric:
+    if metric in ("accuracy", "acc"):
+        found = keras.metrics.MeanMetricWrapper(_accuracy, name="accuracy")
+        found._direction = "up"  # where Keras's own callbacks look for it
+        return found
     try:
         found = keras.metrics.get(metric)
     except (TypeError, ValueError) as error:
@@ -61,3 +65,12 @@ def _metric(metric, task) -> keras.metrics.Metric:
         return found
     name = getattr(found, "__name__", type(found).__name__)
     return keras.metrics.MeanMetricWrapper(found, name=name)
+
+
+def _accuracy(labels, outputs):
+    """What `compile` makes of the name, by the shapes; by itself it asks for equal values."""
+    if outputs.shape[-1] == 1:
+        return keras.metrics.binary_accuracy(labels, outputs)
+    if len(labels.shape) < len(outputs.shape) or labels.shape[-1] == 1:
+        return keras.metrics.sparse_categorical_accuracy(labels, outputs)
+    return keras.metrics.categorical_accuracy(labels, outputs)

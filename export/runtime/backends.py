@@ -1,6 +1,7 @@
 """LiteRT's two runtimes behind one method."""
 
 import atexit
+import copy
 import functools
 import os
 import weakref
@@ -18,6 +19,12 @@ class InterpreterBackend:
 
         self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
         self._run = self._interpreter.get_signature_runner(signature.key)
+
+    def entered_by(self, signature):
+        """The same loaded model, its variables included, by another of its signatures."""
+        other = copy.copy(self)
+        other._run = self._interpreter.get_signature_runner(signature.key)
+        return other
 
     def run(self, inputs):
         """Task -> outputs for inputs by name, all in the file's own types."""
@@ -42,9 +49,18 @@ class CompiledBackend:
         self._signature = signature
         # Closing prints as well, whenever it happens.
         weakref.finalize(self, _close_quietly, self._model)
-        self._is_dynamic = any(None in info.shape[:1] for info in signature.inputs.values())
+        self._is_dynamic = _takes_any_rows(signature)
         self._rows = None
         self._make_buffers()
+
+    def entered_by(self, signature):
+        """The same loaded model, its variables included, by another of its signatures."""
+        other = copy.copy(self)
+        other._first = self  # which closes the model when it goes
+        other._signature = signature
+        other._is_dynamic, other._rows = _takes_any_rows(signature), None
+        other._make_buffers()
+        return other
 
     def _make_buffers(self):
         key = self._signature.key
@@ -58,8 +74,10 @@ class CompiledBackend:
         }
 
     def _resize(self, inputs):
+        if not self._is_dynamic:
+            return
         rows = len(next(iter(inputs.values())))
-        if self._is_dynamic and rows != self._rows:
+        if rows != self._rows:
             for name, array in inputs.items():
                 self._model.resize_input_tensor_by_name(self._signature.key, name, array.shape)
             self._make_buffers()
@@ -80,6 +98,10 @@ class CompiledBackend:
             flat = buffer.read(int(np.prod(shape)), np.dtype(info.dtype))
             answers[name] = np.asarray(flat).reshape(shape)
         return answers
+
+
+def _takes_any_rows(signature) -> bool:
+    return any(None in info.shape[:1] for info in signature.inputs.values())
 
 
 @functools.cache

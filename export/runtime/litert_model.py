@@ -1,5 +1,6 @@
 """Runs LiteRT files by task name, on either of LiteRT's two runtimes."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping
@@ -7,7 +8,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from kmtl.export.flatbuffers.convert import quiet_stderr
-from kmtl.export.flatbuffers.inspection import TensorInfo, check_flatbuffer, refuse_damage
+from kmtl.export.flatbuffers.inspection import (
+    DAMAGE,
+    TensorInfo,
+    read_signatures,
+    refuse_damage,
+)
 from kmtl.export.runtime.backends import CompiledBackend, InterpreterBackend
 from kmtl.export.samples import as_named_arrays
 
@@ -15,22 +21,32 @@ RUNTIMES = ("interpreter", "compiled_model")
 
 
 def load_litert(
-    path: str | os.PathLike, runtime: str = "interpreter", num_threads: int = 1
+    path: str | os.PathLike,
+    runtime: str = "interpreter",
+    num_threads: int = 1,
+    signature: str | None = None,
 ) -> "LiteRTModel":
     """Loads a `.tflite` file for running by task name.
+
+    A damaged file ends in an error, as far as it can be told from a sound one. LiteRT's own code
+    trusts its files all the same, so run those of unknown origin in a process of their own, as
+    the command `kmtl run` does.
 
     Args:
         path: The file.
         runtime: `"interpreter"` (every device has it) or `"compiled_model"` (LiteRT's newer
             one). Defaults to `"interpreter"`.
         num_threads: CPU threads. Defaults to `1`.
+        signature: The signature to run, such as a task's of a file with `task_signatures`.
+            Defaults to `None`, the file's first.
 
     Returns:
         A function of the inputs: `runner(x) -> {task: array}`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no LiteRT model, is cut short, or its outputs have no names.
+        ValueError: if it is no LiteRT model, is cut short, its outputs have no names, or it has
+            no such signature.
 
     Example:
 
@@ -42,7 +58,7 @@ def load_litert(
     """
     with open(path, "rb") as file:
         content = file.read()
-    return LiteRTModel(content, runtime, num_threads, source=str(path))
+    return LiteRTModel(content, runtime, num_threads, signature, source=str(path))
 
 
 class LiteRTModel:
@@ -59,14 +75,28 @@ class LiteRTModel:
             takes any number.
     """
 
-    def __init__(self, content: bytes, runtime="interpreter", num_threads=1, source="<bytes>"):
+    def __init__(
+        self,
+        content: bytes,
+        runtime: str = "interpreter",
+        num_threads: int = 1,
+        signature: str | None = None,
+        source: str = "<bytes>",
+    ):
         if runtime not in RUNTIMES:
             raise ValueError(f"`runtime` must be one of {RUNTIMES}. Received: runtime={runtime!r}")
         if num_threads < 1:
             raise ValueError(
                 f"`num_threads` must be at least 1. Received: num_threads={num_threads}"
             )
-        signature = check_flatbuffer(content, source)
+        signatures = read_signatures(content, source)
+        if signature not in (None, *signatures):
+            raise ValueError(
+                f"`signature` must be one of the file's, {[*signatures]}. "
+                f"Received: signature={signature!r}"
+            )
+        signature = signatures[signature or next(iter(signatures))]
+        self._source = source
         self.tasks = sorted(signature.outputs)
         self.input_details = signature.inputs
         self.output_details = signature.outputs
@@ -91,17 +121,18 @@ class LiteRTModel:
             Task -> array with one row for each sample.
 
         Raises:
-            ValueError: for inputs of other names or shapes than the model's.
+            ValueError: for inputs of other names or shapes than the model's, and where LiteRT
+                cannot run the model on them.
         """
         arrays = self.in_file_types(inputs)
         rows = len(next(iter(arrays.values())))
         size = self.batch_size or rows
         parts = []
-        with quiet_stderr():
+        with quiet_stderr(), _naming(self._source):
             for start in range(0, rows, size):
                 chunk = {n: _padded(a[start : start + size], size) for n, a in arrays.items()}
                 parts.append(self._backend.run(chunk))
-        answers = {t: np.concatenate([part[t] for part in parts])[:rows] for t in self.tasks}
+            answers = {t: np.concatenate([part[t] for part in parts])[:rows] for t in self.tasks}
         return {t: _to_real(y, self.output_details[t]) for t, y in answers.items()}
 
     def in_file_types(self, inputs) -> dict[str, np.ndarray]:
@@ -117,6 +148,18 @@ class LiteRTModel:
             inputs: Input name -> exactly `batch_size` rows.
         """
         return self._backend.run(inputs)
+
+
+@contextlib.contextmanager
+def _naming(source: str):
+    """Turns what LiteRT raises as it runs a model into an error that names the file."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise ValueError(
+            "A LiteRT model must run on inputs of the shapes and types that it asks for, with "
+            f"indices in range. Received: {source} ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _real(info: TensorInfo) -> TensorInfo:

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 
 from kmtl.export.compare import MEASURES, VerificationError, check_errors, measure
+from kmtl.export.flatbuffers.inspection import read_signatures
 from kmtl.export.runtime.litert_model import RUNTIMES, LiteRTModel
 
 # Largest accepted relative error of a head, || file - keras || / || keras || over the samples.
@@ -42,7 +43,8 @@ def verify(
 ) -> dict[str, dict[str, float]]:
     """Runs a flatbuffer on both runtimes, with one and more threads, and measures every head.
 
-    A file for any number of rows is run with one row and with all.
+    A file for any number of rows is run with one row and with all, and a signature of one task
+    like the one for all.
 
     Args:
         content: The flatbuffer.
@@ -57,30 +59,34 @@ def verify(
     Raises:
         VerificationError: if heads are missing or too far off; the message lists them.
     """
+    first, *others = read_signatures(content, "the file")
     found = []
     for runtime, threads in itertools.product(RUNTIMES, THREADS):
-        for rows, answers in _answers(content, runtime, threads, inputs, sorted(expected)):
-            reference = {task: y[rows] for task, y in expected.items()}
-            found.append(measure(answers, reference, f"the file on {runtime}"))
+        for key in (first, *others):
+            heads = sorted(expected) if key == first else [key]
+            for rows, answers in _answers(content, runtime, threads, key, inputs, heads):
+                reference = {task: expected[task][rows] for task in heads}
+                found.append(measure(answers, reference, f"the file on {runtime}"))
     errors = {
-        task: {name: max(run[task][name] for run in found) for name in MEASURES}
+        task: {name: max(run[task][name] for run in found if task in run) for name in MEASURES}
         for task in expected
     }
     check_errors(errors, tolerance, "the file")
     return errors
 
 
-def _answers(content, runtime, threads, inputs, tasks):
+def _answers(content, runtime, threads, signature, inputs, heads):
     """The rows that were asked for and the answers: all rows, and one where any number will do."""
     try:
-        model = LiteRTModel(content, runtime, threads)
+        model = LiteRTModel(content, runtime, threads, signature)
+        arrays = {name: inputs[name] for name in model.input_details}
         everything, first = slice(None), slice(1)
-        yield everything, model(inputs)
+        yield everything, model(arrays)
         if model.batch_size is None:
-            yield first, model({name: array[first] for name, array in inputs.items()})
-    except (RuntimeError, ValueError) as error:
+            yield first, model({name: array[first] for name, array in arrays.items()})
+    except (LookupError, RuntimeError, ValueError) as error:
         raise VerificationError(
-            f"Both LiteRT runtimes must run the file and find every head of {tasks}; heads that "
+            f"Both LiteRT runtimes must run the file and find every head of {heads}; heads that "
             "compute the same are one to the converter, and not every operation has a kernel for "
             f"every type and batch size. Received: {error} from {runtime}"
         ) from error

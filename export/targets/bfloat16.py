@@ -2,7 +2,8 @@
 
 import keras
 
-from kmtl.models.graph import Cloner, run
+from kmtl.export.folding.rewrite import rewrite
+from kmtl.models.graph import Cloner
 
 # Weights stay float32: the statistics of a batch normalisation need it, and kernels are rounded
 # when they are used.
@@ -16,16 +17,7 @@ def to_bfloat16(plain: keras.Model) -> keras.Model:
         plain: A model as `fold` returns it.
     """
     cloner = Cloner(rename=lambda layer: layer.name, edit_config=_edited)
-    inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in plain.inputs]
-    tasks = list(plain.output)
-    tensors = run(plain, inputs, cloner, needed=[plain.output[task] for task in tasks])
-    heads = {
-        task: keras.ops.cast(x, plain.output[task].dtype)
-        for task, x in zip(tasks, tensors, strict=True)
-    }
-    return keras.Model(
-        inputs[0] if len(inputs) == 1 else {x.name: x for x in inputs}, heads, name=plain.name
-    )
+    return rewrite(plain, cloner, end=lambda task, x: keras.ops.cast(x, plain.output[task].dtype))
 
 
 def _edited(layer, config):

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kmtl.export.flatbuffers.argument_names import spelled
 from kmtl.export.flatbuffers.convert import quiet_stderr
 from kmtl.models.graph import ancestors, run
 
@@ -45,16 +46,9 @@ def trace(part: keras.Model, batch_size: int | None, compiled: bool):
     """
     import tensorflow as tf
 
-    # TensorFlow spells argument names as identifiers; the signature keeps ours.
-    spelled = {x.name: re.sub(r"\W", "_", x.name) for x in part.inputs}
-    wrong = [name for name in spelled if not re.fullmatch(r"[A-Za-z0-9.][\w.-]*", name, re.ASCII)]
-    if wrong or len(set(spelled.values())) < len(spelled):
-        raise ValueError(
-            "Names of inputs must be made of letters, digits, `_`, `-` and `.`, and differ in "
-            f"letters or digits, to be those of a signature. Received: {wrong or [*spelled]}"
-        )
+    arguments = spelled(x.name for x in part.inputs)
     specs = {
-        spelled[x.name]: tf.TensorSpec((batch_size, *x.shape[1:]), x.dtype, name=x.name)
+        arguments[x.name]: tf.TensorSpec((batch_size, *x.shape[1:]), x.dtype, name=x.name)
         for x in part.inputs
     }
 

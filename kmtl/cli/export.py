@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from kmtl.cli.arrays import read_arrays
+from kmtl.cli.models import define_export_flags, load_model, read_inputs, show_errors
 
 POSITIONAL = ("MODEL.keras",)
 
@@ -25,13 +25,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "or, with representative data, int8, int8_io, uint8_io, int8x16, int4.",
         flag_values=values,
     )
-    flags.DEFINE_string(
-        "representative_data",
-        None,
-        "An .npz file with an array of typical inputs for each input, by name; integer "
-        "activations need it.",
-        flag_values=values,
-    )
+    define_export_flags(values, "integer activations need it")
     flags.DEFINE_list(
         "overrides",
         [],
@@ -39,15 +33,21 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_string(
+        "target",
+        None,
+        "edgetpu, for a file that the compiler of this accelerator takes (int8_io or uint8_io).",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "task_signatures",
+        False,
+        "Add a signature for each task, which runs only what this task needs.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
         "output",
         None,
         "The file to write; by default the model's name with the ending .tflite.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "tasks",
-        None,
-        "The tasks to export, as in left,right; by default all.",
         flag_values=values,
     )
     flags.DEFINE_integer(
@@ -60,14 +60,10 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, model_path: str) -> None:
     """Exports the model at `model_path`."""
-    from kmtl.cli.models import load_model
     from kmtl.export import export_litert
 
     model = load_model(model_path)
-    data = values.representative_data
-    if data is not None:
-        names = [x.name for x in model.inputs]
-        data = read_arrays("representative_data", data, names)
+    data = read_inputs("representative_data", values.representative_data, model)
     overrides = _read_overrides(values.overrides)
     result = export_litert(
         model,
@@ -77,14 +73,11 @@ def main(values: flags.FlagValues, model_path: str) -> None:
         tasks=values.tasks,
         batch_size=values.batch_size or None,
         overrides=overrides,
+        target=values.target,
+        task_signatures=values.task_signatures,
     )
     print(f"{result.path}  {result.bytes:,} bytes, {result.quantization}")
-    for task in result.tasks:
-        error = result.errors[task]
-        print(
-            f"  {task}: largest error {error['max_abs_error']:.3g}, "
-            f"relative error {error['relative_error']:.3g}"
-        )
+    show_errors(result.tasks, result.errors)
 
 
 def _read_overrides(items) -> dict[str, str]:

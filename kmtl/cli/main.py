@@ -9,10 +9,14 @@ from types import ModuleType
 
 from absl import flags
 
+from kmtl.cli.guard import guarded
+from kmtl.version import __version__
+
 # Each command is the module of that name beside this file. It has a docstring (its help),
 # POSITIONAL (names of its arguments), `define_flags(flag_values)` and `main(flag_values, *args)`.
 # It imports TensorFlow inside `main` only, so that help answers at once.
 COMMANDS = {
+    "autotune": "write the smallest or fastest .tflite file that keeps each head's budget",
     "benchmark": "measure a .tflite file: latency, memory, time of each operation",
     "demo": "train, compare and deploy small two-task networks; writes a report",
     "export": "turn a trained .keras model into a verified .tflite file",
@@ -30,16 +34,22 @@ usage: kmtl COMMAND [ARGUMENTS] [--flags]
 commands:
 {commands}
 
-`kmtl COMMAND --help` explains a command."""
+`kmtl COMMAND --help` explains a command, `kmtl --version` prints the version."""
 
 SUCCESS, FAILURE, WRONG_USAGE = 0, 1, 2
+
+# Commands that hand a file of unknown origin to LiteRT, whose code a damaged one may crash.
+GUARDED = ("benchmark", "inspect", "lint", "run")
 
 
 def run() -> None:
     """Runs the command line of this process and exits."""
     if "--debug" not in sys.argv:
         _silence_native_code()
-    sys.exit(main(sys.argv[1:]))
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in GUARDED:
+        sys.exit(guarded(lambda: main(arguments), " ".join(arguments)))
+    sys.exit(main(arguments))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -54,6 +64,9 @@ def main(arguments: Sequence[str]) -> int:
     name, *rest = arguments or ["--help"]
     if name in ("--help", "-h", "help"):
         print(HELP.format(commands=_table(COMMANDS)))
+        return SUCCESS
+    if name == "--version":
+        print(f"kmtl {__version__}")
         return SUCCESS
     if name not in COMMANDS:
         _complain(f"unknown command {name!r}. The commands are:\n{_table(COMMANDS)}")

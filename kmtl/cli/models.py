@@ -1,6 +1,33 @@
-"""Reading .keras files, with errors that a command can show."""
+"""What the commands on a trained `.keras` file share: its flags, its data, and its result."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from kmtl.cli.arrays import read_arrays
+
+
+def define_export_flags(values: flags.FlagValues, data_use: str) -> None:
+    """Adds the flags of the commands that export a model.
+
+    Args:
+        values: The command's flags.
+        data_use: What the representative data is for, to end its help.
+    """
+    flags.DEFINE_string(
+        "representative_data",
+        None,
+        f"An .npz file with an array of typical inputs for each input, by name; {data_use}.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "tasks",
+        None,
+        "The tasks to export, as in left,right; by default all.",
+        flag_values=values,
+    )
 
 
 def load_model(path: str):
@@ -21,3 +48,18 @@ def load_model(path: str):
             "MODEL.keras must be a whole model written by `model.save`, made of classes that "
             f"Keras or kmtl know. Received: {path} ({error})"
         ) from error
+
+
+def read_inputs(flag: str, path: str | None, model) -> dict[str, np.ndarray] | None:
+    """The arrays for the model's inputs that a flag names; None where the flag was not given."""
+    return None if path is None else read_arrays(flag, path, [x.name for x in model.inputs])
+
+
+def show_errors(tasks: Sequence[str], errors: Mapping[str, Mapping[str, float]]) -> None:
+    """Prints how far the exported model is from the Keras model, a line for each task."""
+    for task in tasks:
+        error = errors[task]
+        print(
+            f"  {task}: largest error {error['max_abs_error']:.3g}, "
+            f"relative error {error['relative_error']:.3g}"
+        )

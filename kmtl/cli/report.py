@@ -11,6 +11,8 @@ from pathlib import Path
 from absl import flags
 
 from kmtl.cli.arrays import read_arrays
+from kmtl.cli.by_head import by_head
+from kmtl.cli.models import load_model, read_inputs
 
 POSITIONAL = ("MODEL.keras",)
 
@@ -49,15 +51,16 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, model_path: str) -> None:
     """Writes the report on the model at `model_path`."""
-    from kmtl.cli.models import load_model
     from kmtl.export import report
 
-    metrics = _by_head(values.metrics)
+    metrics = values.metrics
+    if metrics is not None:
+        metrics = by_head("metrics", metrics, "left:accuracy,right:mae")
     if (metrics is None) != (values.labels is None):
         given = "--labels" if metrics is None else "--metrics"
         raise ValueError(f"--labels and --metrics must be given together. Received: only {given}")
     model = load_model(model_path)
-    data = read_arrays("data", values.data, [x.name for x in model.inputs])
+    data = read_inputs("data", values.data, model)
     labels = None
     if metrics is not None:
         labels = read_arrays("labels", values.labels, metrics, what="head with a metric")
@@ -73,16 +76,3 @@ def main(values: flags.FlagValues, model_path: str) -> None:
     for name, why in found.refused.items():
         print(f"no file in {name}: {why}")
     print(found.path)
-
-
-def _by_head(entries) -> dict[str, str] | None:
-    if entries is None:
-        return None
-    pairs = [entry.partition(":") for entry in entries]
-    bad = [entry for entry, (head, _, metric) in zip(entries, pairs, strict=True) if not metric]
-    if bad or not pairs:
-        raise ValueError(
-            "--metrics must be a list such as left:accuracy,right:mae. "
-            f"Received: {', '.join(bad) or 'nothing'}"
-        )
-    return {head.strip(): metric.strip() for head, _, metric in pairs}

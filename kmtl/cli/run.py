@@ -30,6 +30,12 @@ def define_flags(values: flags.FlagValues) -> None:
         "interpreter (the default) or compiled_model.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "signature",
+        None,
+        "The signature to run, such as a task's; by default the file's first.",
+        flag_values=values,
+    )
     flags.mark_flag_as_required("input", flag_values=values)
 
 
@@ -37,7 +43,7 @@ def main(values: flags.FlagValues, path: str) -> None:
     """Runs the file at `path`."""
     from kmtl.export import load_litert
 
-    runner = load_litert(path, runtime=values.runtime)
+    runner = load_litert(path, runtime=values.runtime, signature=values.signature)
     answers = runner(read_arrays("input", values.input, runner.input_details))
     for task, array in answers.items():
         print(f"{task}  {array.dtype} {' x '.join(map(str, array.shape))}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from kmtl.cli.arrays import read_arrays
+from kmtl.cli.models import define_export_flags, load_model, read_inputs, show_errors
 
 POSITIONAL = ("MODEL.keras",)
 
@@ -24,35 +24,21 @@ def define_flags(values: flags.FlagValues) -> None:
         "The folder to write; by default the model's name without its ending.",
         flag_values=values,
     )
-    flags.DEFINE_list(
-        "tasks",
-        None,
-        "The tasks to export, as in left,right; by default all.",
-        flag_values=values,
-    )
+    define_export_flags(values, "to verify on")
     flags.DEFINE_integer(
         "batch_size",
         None,
         "Rows that the model computes at a time; any number by default; tpu needs one.",
         flag_values=values,
     )
-    flags.DEFINE_string(
-        "representative_data",
-        None,
-        "An .npz file with an array of typical inputs for each input, by name, to verify on.",
-        flag_values=values,
-    )
 
 
 def main(values: flags.FlagValues, model_path: str) -> None:
     """Exports the model at `model_path`."""
-    from kmtl.cli.models import load_model
     from kmtl.export import export_saved_model
 
     model = load_model(model_path)
-    data = values.representative_data
-    if data is not None:
-        data = read_arrays("representative_data", data, [x.name for x in model.inputs])
+    data = read_inputs("representative_data", values.representative_data, model)
     result = export_saved_model(
         model,
         values.output or Path(model_path).with_suffix(""),
@@ -63,9 +49,4 @@ def main(values: flags.FlagValues, model_path: str) -> None:
     )
     print(f"{result.path}  {result.bytes:,} bytes for {result.target}")
     print(f"  signatures: {', '.join(result.signatures)}")
-    for task in result.tasks:
-        error = result.errors[task]
-        print(
-            f"  {task}: largest error {error['max_abs_error']:.3g}, "
-            f"relative error {error['relative_error']:.3g}"
-        )
+    show_errors(result.tasks, result.errors)

@@ -113,7 +113,8 @@ class Cloner:
         config = self.edit_config(layer, layer.get_config())
         config["name"] = self.unique(self.rename(layer))
         if isinstance(layer, keras.layers.Lambda):  # the user's own code, not one from a file
-            return type(layer).from_config(config, safe_mode=False)
+            with keras.saving.custom_object_scope({layer.function.__name__: layer.function}):
+                return type(layer).from_config(config, safe_mode=False)
         return type(layer).from_config(config)
 
     def unique(self, name: str) -> str:

@@ -97,6 +97,11 @@ class Parting:
                     found.append(node.operation)
         return found
 
+    def variables_beside(self, layer) -> set[int]:
+        """Ids of the variables of the trunk's other layers."""
+        others = (node.operation for node in self._shared if node.operation is not layer)
+        return {id(v) for other in others for v in getattr(other, "variables", ())}
+
     def dense_readers(self, tensor) -> list | None:
         """The dense layers that read a parting tensor, each with the tasks of its outputs.
 

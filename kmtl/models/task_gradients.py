@@ -47,8 +47,9 @@ class TaskGradients:
     backward    one pass from all losses to the copies: rows[t] = dL_t / dZ, and the heads
     rule        "representation"  sees the rows. Their Gramian adds over samples, so that
                                   replicas exchange T x T numbers
-                "parameters"      sees the rows pulled back to the trunk's weights: T passes
-                "last_shared"     sees them pulled back to the last layers of the trunk
+                "parameters"      sees products of the rows pulled back to the trunk's weights:
+                                  for dense layers from inputs and signals, else T passes
+                "last_shared"     the same for the last layers of the trunk
     backward    one pass from the combined rows through the trunk
     ```
 

@@ -34,8 +34,10 @@ class WeightGramian:
             return
         counted = {id(v) for v in variables}
         for layer in parting.dense_layers():
-            own = {id(v) for v in layer.trainable_variables}
-            if own and own <= counted:
+            # A kernel or bias that is frozen alone is not counted, and one that another layer
+            # uses, too, has a gradient with two terms.
+            own = {id(v) for v in layer.variables}
+            if own <= counted and own.isdisjoint(parting.variables_beside(layer)):
                 self._tapped.append(layer)
                 self._variables = [v for v in self._variables if id(v) not in own]
 

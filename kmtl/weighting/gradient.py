@@ -22,7 +22,8 @@ class GradientWeighting(TaskWeighting):
     ```
 
     A rule never sees model, optimizer or replicas. Write one by overriding `solve`, a pure
-    function of the Gramian, and where needed `create_state`, `update` and `stretch`.
+    function of the Gramian, and where needed `create_state` and `update` (what it remembers),
+    `draw` (its random numbers) and `stretch` (the length of what it gives).
 
     Args:
         scope: Which gradients the rule sees. `"representation"`: those by the tensors where

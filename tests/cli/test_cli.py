@@ -61,6 +61,11 @@ def test_help_lists_the_commands(capsys, arguments):
     assert all(f"\n  {name} " in shown for name in COMMANDS)
 
 
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"kmtl {kmtl.__version__}\n"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_each_command(capsys, name):
     assert main([name, "--help"]) == 0
@@ -182,8 +187,38 @@ def test_help_imports_no_tensorflow(tmp_path):
 
 
 @pytest.mark.slow
+def test_errors_come_without_noise(folder, tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "kmtl.cli.main", "inspect", folder / "short.tflite"],
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("kmtl: A LiteRT model must") and result.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
 def test_export_on_any_backend_without_noise(folder, tmp_path):
     arguments = ["export", folder / "model.keras", f"--output={tmp_path}/a.tflite"]
     result = command(tmp_path, *arguments, KERAS_BACKEND="jax")
     assert (result.returncode, result.stderr) == (0, "")
     assert (tmp_path / "a.tflite").exists()
+
+
+def test_export_for_the_edge_tpu_with_a_signature_for_each_task(capsys, folder, tmp_path):
+    path = tmp_path / "tpu.tflite"
+    data = str(folder / "x.npz")
+    flags = ["--target=edgetpu", "--task_signatures", f"--representative_data={data}"]
+    assert main(["export", str(folder / "model.keras"), f"--output={path}", *flags]) == 0
+    assert "int8_io" in capsys.readouterr().out
+    assert main(["inspect", str(path)]) == 0
+    shown = capsys.readouterr().out
+    tasks = kmtl.export.load_litert(path).tasks
+    assert f"more signatures: {', '.join(tasks)}\n" in shown
+    assert main(["run", str(path), f"--input={data}", f"--signature={tasks[0]}"]) == 0
+    shown = capsys.readouterr().out
+    assert tasks[0] in shown and tasks[1] not in shown
+    assert main(["run", str(path), f"--input={data}", "--signature=nose"]) == 1
+    assert "`signature` must be one of the file's" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from keras import layers, ops
 
 import kmtl
 from kmtl.export import VerificationError, export_litert, inspect_litert, load_litert
-from kmtl.export.litert import export_litert as litert_module
+from kmtl.export.litert import post_training
 from kmtl.models import CrossStitchNetwork, FactorizedNetwork, HardSharing, SluiceNetwork
 
 if keras.backend.backend() != "tensorflow":
@@ -201,8 +201,8 @@ def test_a_wrong_file_is_caught_and_not_written(sabotage, tmp_path, monkeypatch)
     wrong = kmtl.export.fold(kmtl.MultiTaskModel(x, other))
     if sabotage == "nan":
         wrong.weights[0].assign(np.full((3, 2), np.nan))
-    content = litert_module.to_flatbuffer(wrong, 1)
-    monkeypatch.setattr(litert_module, "to_flatbuffer", lambda *args, **kwargs: content)
+    content = post_training.to_flatbuffer(wrong, 1)
+    monkeypatch.setattr(post_training, "to_flatbuffer", lambda *args, **kwargs: content)
     path = tmp_path / "m.tflite"
     path.write_bytes(b"earlier")
     message = r"must have the heads \['mid', 'zeta'\]" if sabotage == "lost_head" else "tolerance="
@@ -240,3 +240,11 @@ def test_arguments_out_of_range(hard_sharing, options, message, tmp_path):
 def test_exporting_prints_nothing(hard_sharing, tmp_path, capfd):
     export_litert(hard_sharing, tmp_path / "m.tflite", "int8", representative_data=X[:8])
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_input_s_name_that_no_signature_can_have(tmp_path):
+    x = keras.Input((3,), name="two words")
+    model = kmtl.MultiTaskModel(x, {"zeta": layers.Dense(2)(x), "mid": layers.Dense(1)(x)})
+    with pytest.raises(ValueError, match="signature's inputs must have names.*: two words"):
+        export_litert(model, tmp_path / "m.tflite")
+    assert not list(tmp_path.iterdir())

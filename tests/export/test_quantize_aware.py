@@ -7,17 +7,16 @@ import tensorflow as tf
 from keras import layers
 
 import kmtl
+from kmtl.export.flatbuffers.graph import read_graph
 from kmtl.export.flatbuffers.inspection import inspect_bytes
 from kmtl.export.folding.fold import fold
 from kmtl.export.folding.simplify import simplify
 from kmtl.export.quantization_aware.emulation import from_quantize_aware
-from kmtl.export.quantization_aware.quantize_aware import (
-    FakeQuantize,
-    QuantizedLayer,
-    float_layers,
-    quantize_aware,
-    scheme_of,
-)
+from kmtl.export.quantization_aware.fake_quantize import FakeQuantize
+from kmtl.export.quantization_aware.float_parts import float_layers
+from kmtl.export.quantization_aware.quantize_aware import quantize_aware
+from kmtl.export.quantization_aware.quantized_layer import QuantizedLayer
+from kmtl.export.quantization_aware.schemes import scheme_of
 from kmtl.export.runtime.litert_model import RUNTIMES, LiteRTModel
 
 RNG = np.random.default_rng(0)
@@ -59,7 +58,7 @@ def trained():
 
 
 def file_of(model):
-    return from_quantize_aware(model, 1)[0]
+    return from_quantize_aware(model, scheme_of(model), 1)[0]
 
 
 def steps_apart(content, model, x, runtime="interpreter"):
@@ -91,7 +90,8 @@ def test_file_equals_the_model_s_own_prediction(trained, scheme):
     found = inspect_bytes(content)
     assert set(found.float_ops) <= {"QUANTIZE", "DEQUANTIZE"}
     assert ("INT4" in found.weight_bytes) == (scheme == "int4")
-    # The kernels for 4 bits round twice, those for 16 in steps that are 256 times finer.
+    # The kernels for 4 bits round twice; those for 16, with steps that are 256 times finer, keep
+    # 16 bits of the ratio of the scales.
     mean, most = {"int8": (0.01, 1.0), "int4": (1.0, 5.0), "int8x16": (5.0, 20.0)}[scheme]
     for runtime in RUNTIMES:
         for task, steps in steps_apart(content, model, X[:32], runtime).items():
@@ -216,10 +216,106 @@ def test_export_writes_and_verifies_the_file(trained, tmp_path, tasks):
         assert np.mean(np.abs(answers[task] - expected[task])) < 1e-3
 
 
+@pytest.mark.parametrize("quantization", ["int8_io", "uint8_io"])
+def test_the_file_s_ends_may_be_integers(trained, tmp_path, quantization):
+    model = quantize_aware(trained, "int8", X[:48])
+    result = kmtl.export.export_litert(
+        model, tmp_path / "m.tflite", quantization, representative_data=X[:48], tolerance=0.01
+    )
+    runner = kmtl.export.load_litert(result.path)
+    dtype = quantization.removesuffix("_io")
+    details = [*runner.input_details.values(), *runner.output_details.values()]
+    assert {info.dtype for info in details} == {dtype}
+
+
+def kinds_in_float(content):
+    return {k: n for k, n in inspect_bytes(content).float_ops.items() if "QUANTIZE" not in k}
+
+
+def test_a_head_that_is_kept_in_float(trained):
+    model = quantize_aware(trained, "int8", X[:48], keep_float=["zeta"])
+    content = file_of(model)
+    assert kinds_in_float(content) == {"FULLY_CONNECTED": 1, "SOFTMAX": 1}
+    expected, answers = model.predict(X, verbose=0), LiteRTModel(content)(X)
+    np.testing.assert_allclose(answers["zeta"], expected["zeta"], atol=1e-3)
+    # It is not on a grid: many values, where int8 has 256 steps of 1/256.
+    assert np.abs(expected["zeta"] * 256 % 1 - 0.5).min() < 0.05
+    apart = steps_apart(content, quantize_aware(trained, "int8", X[:48]), X)
+    assert apart["alpha"].max() < 1.01 and apart["mid"].max() < 1.01
+
+
+@pytest.mark.parametrize("name", ["first", "middle", "joined", "act"])
+def test_a_layer_that_is_kept_in_float(name):
+    """Between integers: read by integer layers, by a head, by a concatenation."""
+    keras.utils.set_random_seed(0)
+    x = keras.Input((6,), name="x")
+    h = layers.Dense(8, name="first")(x)
+    h = layers.Activation("relu", name="act")(h)
+    m = layers.Dense(8, activation="relu", name="middle")(h)
+    j = layers.Concatenate(name="joined")([h, m])
+    model = kmtl.MultiTaskModel(
+        x, {"zeta": layers.Dense(2)(m), "alpha": layers.Dense(3)(j), "mid": layers.Dense(1)(h)}
+    )
+    data = RNG.normal(size=(64, 6)).astype("float32")
+    aware = quantize_aware(model, "int8", data, keep_float=[name])
+    content = file_of(aware)
+    count = sum(kinds_in_float(content).values())
+    assert count == 1  # `first` and `act` are one operation
+    for apart in steps_apart(content, aware, data).values():
+        assert apart.max() < 1.01
+    expected = {"first": ["first", "act"], "act": ["first", "act"]}.get(name, [name])
+    assert float_layers(aware) == expected
+    with pytest.raises(ValueError, match=r"`quantization` of \('int8',\)"):
+        kmtl.export.export_litert(aware, "m.tflite", "int8_io")
+
+
+def test_dense_kernels_with_one_scale(trained):
+    model = quantize_aware(trained, "int8", X[:48], target="edgetpu")
+    content = file_of(model)
+    for apart in steps_apart(content, model, X).values():
+        assert apart.max() < 1.01
+    with read_graph(content) as graph:
+        scales = {op.name: op.inputs[1].channels for op in graph.operations if len(op.inputs) == 3}
+    assert scales["FULLY_CONNECTED"] == 1 and scales["CONV_2D"] > 1
+
+
+def test_data_that_leaves_a_layer_constant(trained):
+    x = keras.Input((3,), name="x")
+    dead = layers.Dense(2, activation="relu", bias_initializer="zeros", name="dead")
+    model = kmtl.MultiTaskModel(x, {"zeta": layers.Dense(2)(dead(x)), "mid": layers.Dense(1)(x)})
+    dead.set_weights([-np.ones((3, 2)), np.zeros(2)])
+    data = np.abs(RNG.normal(size=(8, 3))).astype("float32")
+    with pytest.raises(ValueError, match="must not be empty.*: dead: always 0; dense: always 0$"):
+        quantize_aware(model, "int8", data)
+    quantize_aware(model, "int8", data, keep_float=["dead", "zeta"])
+
+
+def test_ranges_that_no_file_can_have(trained, tmp_path):
+    model = quantize_aware(trained, "int8")
+    with pytest.raises(ValueError, match="must have ranges before it is exported.*image"):
+        kmtl.export.export_litert(model, tmp_path / "m.tflite", representative_data=X)
+    model = quantize_aware(trained, "int8", X[:48])
+    ranges = [layer for layer in model.layers if isinstance(layer, FakeQuantize)]
+    ranges[2].set_limits(-1.0, np.inf)
+    with pytest.raises(ValueError, match=r"must be finite.*Received: .*depthwise_range/high"):
+        kmtl.export.export_litert(model, tmp_path / "m.tflite", representative_data=X)
+    assert not list(tmp_path.iterdir())
+
+
+def test_calibration_takes_streams(trained):
+    batches = tf.data.Dataset.from_tensor_slices((X[:48], X[:48])).batch(16)
+    arrays, streamed = (
+        quantize_aware(trained, "int8", X[:48]),
+        quantize_aware(trained, "int8", batches),
+    )
+    for a, b in zip(arrays.weights, streamed.weights, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
 @pytest.mark.parametrize("kwargs", [{"quantization": "int4"}, {"overrides": {"mid": "float32"}}])
 def test_export_of_another_type_than_trained(trained, tmp_path, kwargs):
     model = quantize_aware(trained, "int8", X[:48])
-    with pytest.raises(ValueError, match="exported as it was trained.*quantization='int8'"):
+    with pytest.raises(ValueError, match="as it was trained.*`quantization` of .*'int8_io'"):
         kmtl.export.export_litert(model, tmp_path / "model.tflite", **kwargs)
     assert not list(tmp_path.iterdir())
 
@@ -229,6 +325,11 @@ def test_export_of_another_type_than_trained(trained, tmp_path, kwargs):
     [
         ({"scheme": "int2"}, r"`scheme` must be one of .*'int8'.*Received: scheme='int2'"),
         ({"ranges": "guessed"}, r"`ranges` must be one of .*Received: ranges='guessed'"),
+        ({"ranges": "learned"}, r"`representative_data` must be given.*Received: None"),
+        ({"keep_float": ["nose"]}, r"`keep_float` must name layers, .*'mid'.*Received: nose"),
+        ({"keep_float": "mid"}, r"`keep_float` must name layers, .*Received: mid"),
+        ({"target": "npu"}, r"`target` must be None, or one of \('edgetpu',\).*target='npu'"),
+        ({"target": "edgetpu", "scheme": "int4"}, r"`target` must be None.*scheme='int4'"),
     ],
 )
 def test_bad_arguments(trained, kwargs, message):

@@ -14,7 +14,7 @@ from kmtl.export import VerificationError, export_litert, inspect_litert, load_l
 from kmtl.export.flatbuffers.convert import to_flatbuffer
 from kmtl.export.flatbuffers.operations import find_operations
 from kmtl.export.folding.fold import fold
-from kmtl.export.litert import export_litert as litert_module
+from kmtl.export.litert import post_training
 from kmtl.export.quantization import recipes as recipes_module
 from kmtl.export.quantization.quantize import quantize
 from kmtl.export.quantization.ranges import measure_ranges
@@ -67,7 +67,7 @@ def convert_once(monkeypatch):
             CONVERTED[key] = to_flatbuffer(plain, batch_size)
         return CONVERTED[key]
 
-    monkeypatch.setattr(litert_module, "to_flatbuffer", cached)
+    monkeypatch.setattr(post_training, "to_flatbuffer", cached)
 
 
 CONVERTED = {}
@@ -177,7 +177,7 @@ def limits(dtype):
 
 def test_operations_know_their_layers_and_heads(model):
     plain = fold(model)
-    content = litert_module.to_flatbuffer(plain, 1)
+    content = post_training.to_flatbuffer(plain, 1)
     found = [(op.kind, op.layers, op.heads) for op in find_operations(content, plain)]
     everything = ("alpha", "mid", "zeta")
     assert ("CONV_2D", ("stem",), everything) in found
@@ -311,7 +311,7 @@ def test_a_kernel_that_the_runtime_lacks_is_caught(tmp_path, monkeypatch):
     model = kmtl.MultiTaskModel(x, {"a": layers.DepthwiseConv2D(3)(x)})
     recipe = load_recipe("dynamic_int4")
     recipe[0]["op_config"]["skip_checks"] = True
-    monkeypatch.setattr(litert_module, "with_overrides", lambda *args: recipe)
+    monkeypatch.setattr(post_training, "with_overrides", lambda *args: recipe)
     with pytest.raises(VerificationError, match=r"(?s)must run the file.*DEPTHWISE_CONV_2D"):
         export_litert(model, tmp_path / "m.tflite", "dynamic_int4")
     assert not list(tmp_path.iterdir())
@@ -364,7 +364,7 @@ def test_a_range_that_is_not_finite_is_named(tmp_path):
 
 def test_ranges_are_the_extremes_of_all_samples_and_kernels_have_none(model):
     plain = fold(model)
-    content = litert_module.to_flatbuffer(plain, 1)
+    content = post_training.to_flatbuffer(plain, 1)
     ranges = measure_ranges(content, [{"image": X[i : i + 1]} for i in range(6)])
     assert ranges["serving_default_image:0"] == (X[:6].min(), X[:6].max())
     assert not any(name.startswith("stem") and ";" not in name for name in ranges)
@@ -495,9 +495,9 @@ def test_verification_runs_both_batch_sizes_and_threads(tmp_path, monkeypatch):
     seen = []
 
     class Spy(LiteRTModel):
-        def __init__(self, content, runtime, num_threads):
-            super().__init__(content, runtime, num_threads)
-            self.how = (runtime, num_threads)
+        def __init__(self, content, runtime, num_threads, signature):
+            super().__init__(content, runtime, num_threads, signature)
+            self.how = (signature, runtime, num_threads)
 
         def __call__(self, inputs):
             seen.append((*self.how, len(next(iter(inputs.values())))))
@@ -506,8 +506,11 @@ def test_verification_runs_both_batch_sizes_and_threads(tmp_path, monkeypatch):
     monkeypatch.setattr(verify_module, "LiteRTModel", Spy)
     x = keras.Input((3,), name="x")
     model = kmtl.MultiTaskModel(x, {"zeta": layers.Dense(2)(x), "alpha": layers.Dense(2)(x)})
-    export_litert(model, tmp_path / "m.tflite", batch_size=None)
-    assert seen == [(r, t, n) for r in RUNTIMES for t in (1, 4) for n in (64, 1)]
+    export_litert(model, tmp_path / "m.tflite", batch_size=None, task_signatures=True)
+    signatures = ("serving_default", "alpha", "zeta")
+    assert seen == [
+        (s, r, t, n) for r in RUNTIMES for t in (1, 4) for s in signatures for n in (64, 1)
+    ]
 
 
 def test_a_large_file_holds_its_constants_behind_the_flatbuffer(tmp_path):

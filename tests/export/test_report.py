@@ -230,3 +230,22 @@ def test_a_missing_package_names_the_install_command(model, tmp_path, monkeypatc
     monkeypatch.setattr(module, "EXTRAS", ("no_such_package",))
     with pytest.raises(ImportError, match=r'pip install "kmtl\[report\]"'):
         report(model, tmp_path / "p.html", X)
+
+
+@pytest.mark.parametrize(
+    ("labels", "outputs", "same"),
+    [
+        ([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]], "sparse_categorical_accuracy"),
+        ([[0], [1], [1]], [[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]], "sparse_categorical_accuracy"),
+        ([[1, 0], [0, 1]], [[0.9, 0.1], [0.7, 0.3]], "categorical_accuracy"),
+        ([[0], [1], [1]], [[0.4], [0.8], [0.1]], "binary_accuracy"),
+    ],
+)
+def test_accuracy_means_what_compile_makes_of_it(labels, outputs, same):
+    labels, outputs = np.array(labels), np.array(outputs, "float32")
+    found = score(check_metrics("accuracy", {"a": labels})["a"], labels, outputs)
+    expected = score(check_metrics(same, {"a": labels})["a"], labels, outputs)
+    model = keras.Sequential([keras.Input(outputs.shape[1:]), layers.Identity()])
+    model.compile(loss=lambda y_true, y_pred: y_pred, metrics=["accuracy"])
+    compiled = model.evaluate(outputs, labels, verbose=0, return_dict=True)["accuracy"]
+    assert found == expected == pytest.approx(compiled) and 0 < found < 1

@@ -78,6 +78,34 @@ def partly_frozen():
     return with_heads(x, layers.Dense(3, activation="tanh", name="second")(h))
 
 
+def frozen_bias():
+    x = keras.Input((4,))
+    first = layers.Dense(16, activation="tanh", name="first")
+    h = first(x)
+    first.bias.trainable = False
+    return with_heads(x, layers.Dense(3, activation="tanh", name="second")(h))
+
+
+def frozen_kernel():
+    x = keras.Input((4,))
+    first = layers.Dense(16, activation="tanh", name="first")
+    h = first(x)
+    first.kernel.trainable = False
+    return with_heads(x, layers.Dense(3, activation="tanh", name="second")(h))
+
+
+def tied_kernels():
+    """One kernel of two layers: the products of its gradients have cross terms."""
+    x = keras.Input((4,))
+    first = layers.Dense(4, activation="tanh", name="first")
+    second = layers.Dense(4, activation="tanh", name="second")
+    h = second(first(x))
+    second._tracker.unlock()
+    second._kernel = first._kernel
+    second._tracker.lock()
+    return with_heads(x, h)
+
+
 def two_inputs_to_the_heads():
     x = keras.Input((4,))
     first = layers.Dense(16, activation="tanh", name="first")(x)
@@ -96,10 +124,16 @@ def two_inputs_to_the_heads():
         (convolution, ["second"]),
         (more_rows_than_samples, ["first"]),
         (partly_frozen, ["second"]),
+        (frozen_bias, ["first", "second"]),
+        (frozen_kernel, ["first", "second"]),
         (two_inputs_to_the_heads, ["first", "second"]),
     ],
 )
 def test_gramian_is_that_of_the_gradients(build, tapped, scope):
+    assert_gramian_is_exact(build, tapped, scope)
+
+
+def assert_gramian_is_exact(build, tapped, scope):
     keras.utils.set_random_seed(3)
     model, rule = build(), Seen(scope=scope)
     model.compile(keras.optimizers.SGD(0.0), loss="mse", weighting=rule)
@@ -113,3 +147,7 @@ def test_gramian_is_that_of_the_gradients(build, tapped, scope):
     np.testing.assert_allclose(
         ops.convert_to_numpy(rule.seen), jacobian @ jacobian.T, rtol=1e-4, atol=1e-7
     )
+
+
+def test_tied_kernels():
+    assert_gramian_is_exact(tied_kernels, ["first", "second"], "parameters")

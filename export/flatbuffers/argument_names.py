@@ -1,0 +1,21 @@
+"""Names of a signature's inputs, which TensorFlow spells as identifiers on the way."""
+
+import re
+from collections.abc import Iterable
+
+
+def spelled(names: Iterable[str]) -> dict[str, str]:
+    """Name -> the name of the argument that TensorFlow makes of it; the signature keeps ours.
+
+    Raises:
+        ValueError: for names that TensorFlow cannot carry, or cannot tell apart.
+    """
+    found = {name: re.sub(r"\W", "_", name) for name in names}
+    bad = [n for n in found if not re.fullmatch(r"[A-Za-z0-9.][\w./>-]*", n, re.ASCII)]
+    alike = [n for n in found if list(found.values()).count(found[n]) > 1]
+    if bad or alike:
+        raise ValueError(
+            "A signature's inputs must have names of letters, digits and any of `_./>-` after "
+            f"the first, and differ in more than those. Received: {', '.join(bad or alike)}"
+        )
+    return found

@@ -1,0 +1,3 @@
+"""The smallest or fastest file in which every head keeps its budget."""
+
+__all__: list[str] = []
