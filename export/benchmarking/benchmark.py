@@ -62,6 +62,7 @@ def benchmark_litert(
     warmup: int = 10,
     runs: int = 100,
     inputs=None,
+    signature: str | None = None,
 ) -> Benchmark:
     """Measures a `.tflite` file's latency and memory, and the time of each operation.
 
@@ -82,14 +83,16 @@ def benchmark_litert(
         runs: Measured calls. Defaults to `100`.
         inputs: Array (one input) or dict of input name -> array; the first rows are used.
             Defaults to `None`: noise, and zeros for integers.
+        signature: The signature to run, such as a task's of a file with `task_signatures`.
+            Defaults to `None`, the file's first.
 
     Returns:
         A `Benchmark`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for arguments out of range, and for a file that is no LiteRT model, is cut
-            short or damaged.
+        ValueError: for arguments out of range, a signature that the file does not have, and for
+            a file that is no LiteRT model, is cut short or damaged.
 
     Example:
 
@@ -104,12 +107,12 @@ def benchmark_litert(
         raise ValueError(f"`runs` must be at least 1. Received: runs={runs}")
     path = Path(path)
     found = inspect_litert(path)
-    runner = load_litert(path, runtime, num_threads)
+    runner = load_litert(path, runtime, num_threads, signature)
     arrays = first_rows(runner, inputs)
     with tempfile.TemporaryDirectory() as folder:
         saved = os.path.join(folder, "inputs.npz")
         np.savez(saved, **arrays)
-        start = (str(path), found.signature.key, saved)
+        start = (str(path), signature or found.signature.key, saved)
         memory = _work("measure_memory.py", *start, MEMORY_RUNS, runtime, num_threads)
         if memory.returncode:
             raise ValueError(

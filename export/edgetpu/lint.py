@@ -25,6 +25,8 @@ class OpLint:
         reasons: Why it falls to the CPU; empty if it is mapped.
         note: What the vendor says about it without a number, else "".
         macs: Its multiply-accumulates.
+        tensor: The name of its first output, which begins with the layer's in files from
+            `export_litert`; several where the converter made one operation of layers.
     """
 
     index: int
@@ -35,6 +37,7 @@ class OpLint:
     reasons: tuple[str, ...]
     note: str
     macs: int
+    tensor: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +132,7 @@ def lint_graph(graph: Graph, target: str = "edgetpu") -> Lint:
                 reasons=why,
                 note="" if why else NOTES.get(op.name, ""),
                 macs=macs(op, graph.graphs),
+                tensor=op.outputs[0].name if op.outputs else "",
             )
         )
     return Lint(

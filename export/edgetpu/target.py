@@ -81,7 +81,7 @@ def lint_for_compiler(content: bytes, plain: keras.Model) -> Lint:
     if fallen:
         listed = "; ".join(f"{names[row.index]}: {row.reasons[0]}" for row in fallen)
         shares = ", ".join(
-            f"{head} {share:.0%}" for head, share in lint.head_shares.items() if share is not None
+            f"{head} {share:.1%}" for head, share in lint.head_shares.items() if share is not None
         )
         warnings.warn(
             f"A part of the file falls to the CPU; of the multiply-accumulates the Edge TPU gets "

@@ -194,8 +194,8 @@ def export_litert(
     errors = verify(content, inputs, expected, tolerance)
     if left_in_float:
         warnings.warn(
-            f"In this file {', '.join(left_in_float)} compute in float: the quantiser has no "
-            "integer form for them, or they were kept so.",
+            f"Operations of this file that compute in float: {', '.join(left_in_float)}. The "
+            "quantiser has no integer form for them, or they were kept so.",
             stacklevel=2,
         )
     result = ExportResult(

@@ -19,7 +19,7 @@ from kmtl.export.quantization.recipes import QUANTIZATIONS, check_quantization
 from kmtl.export.reporting.figures import check_packages
 from kmtl.export.reporting.scores import check_labels, check_metrics, score
 from kmtl.export.runtime.litert_model import load_litert
-from kmtl.export.samples import as_named_arrays
+from kmtl.export.samples import as_named_arrays, read_samples
 
 EXTRAS = ("matplotlib", "jinja2")
 REFERENCE = "float32"
@@ -79,6 +79,7 @@ def report(
     metrics=None,
     quantizations: Sequence[str] | None = None,
     progress: Callable[[str], None] | None = None,
+    representative_data=None,
 ) -> Report:
     """Exports a model in several number types and writes an HTML page that compares them.
 
@@ -91,14 +92,15 @@ def report(
     Args:
         model: A trained functional model with outputs `{task: tensor}`, folded or not.
         path: Where to write the page; must end in `.html`.
-        data: Array (one input) or dict of input name -> array. The first 256 rows set the
-            ranges of types that need them; all rows are measured.
+        data: Array (one input) or dict of input name -> array, to measure on.
         labels: Task -> labels of `data`, for the heads that have a metric. Defaults to `None`.
         metrics: What Keras takes for a metric (a name, an object, or a function of labels and
             outputs), for all labelled heads, or task -> one. Defaults to `None`.
         quantizations: Types as in `export_litert`; float32 is always among them. Defaults to
             `None`, all that there are.
         progress: Called with a line of text as work goes on. Defaults to `None`.
+        representative_data: As in `export_litert`, for the ranges of types that need them;
+            training inputs are best. Defaults to `None`, the first 256 rows of `data`.
 
     Returns:
         A `Report` with the figures of the page.
@@ -113,7 +115,8 @@ def report(
 
     ```python
     kmtl.export.report(
-        model, "model.html", x_test, {"left": y_test}, {"left": "sparse_categorical_accuracy"}
+        model, "model.html", x_test, {"left": y_test}, {"left": "accuracy"},
+        representative_data=x_train[:256],
     )
     ```
     """
@@ -131,6 +134,9 @@ def report(
     rows = len(next(iter(arrays.values())))
     labels = check_labels(labels, tasks, rows)
     metrics = check_metrics(metrics, labels)
+    if representative_data is None:
+        representative_data = {n: array[:REPRESENTATIVE_SAMPLES] for n, array in arrays.items()}
+    samples = read_samples(representative_data, {x.name: x for x in plain.inputs})
     progress(f"the Keras model on {rows:,} rows")
     expected = _predict(plain, arrays)
     files, refused, runners = {}, {}, {}
@@ -139,7 +145,7 @@ def report(
             progress(f"{quantization}: exporting and comparing")
             file = Path(folder) / f"{quantization}.tflite"
             try:
-                result, notes = _export(model, file, quantization, arrays)
+                result, notes = _export(model, file, quantization, samples)
             except (ValueError, RuntimeError) as error:
                 if quantization == REFERENCE:
                     raise
@@ -177,8 +183,7 @@ def _checked_quantizations(quantizations) -> list[str]:
     return [REFERENCE, *(name for name in chosen if name != REFERENCE)]
 
 
-def _export(model, path, quantization, arrays):
-    samples = {name: array[:REPRESENTATIVE_SAMPLES] for name, array in arrays.items()}
+def _export(model, path, quantization, samples):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = export_litert(

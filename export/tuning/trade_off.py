@@ -22,7 +22,7 @@ def table(found) -> str:
     """
     tasks = list(found.budget)
     heads = [
-        f"{t} loses, {found.units[t]} of {found.metric_names[t]}, of {found.budget[t]:g}"
+        f"{t}: {found.metric_names[t]}, {found.units[t]} lost (budget {found.budget[t]:g})"
         for t in tasks
     ]
     alone = [e for e in found.evaluations if not e.overrides and e is not found.chosen]
@@ -56,7 +56,8 @@ def table(found) -> str:
 
 
 def _name(e) -> str:
-    return e.quantization + "".join(f", {name}={kind}" for name, kind in e.overrides.items())
+    others = {name: kind for name, kind in e.overrides.items() if kind != e.quantization}
+    return e.quantization + "".join(f", {name}={kind}" for name, kind in others.items())
 
 
 def _costs(e, with_latency) -> list[str]:

@@ -5,7 +5,7 @@ of which more is better (accuracies, IoU), in percent of float32's value of erro
 are mixed layer by layer; the data are validation data, never test data.
 
   kmtl autotune model.keras --data=x.npz --labels=y.npz \\
-      --metrics=seg:sparse_categorical_accuracy,depth:mae --budget=seg:0.3,depth:0.5
+      --metrics=seg:accuracy,depth:mae --budget=seg:0.3,depth:0.5
 """
 
 from pathlib import Path
@@ -32,7 +32,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "metrics",
         None,
-        "Keras metrics by head, as in seg:sparse_categorical_accuracy,depth:mae.",
+        "Keras metrics by head, as in seg:accuracy,depth:mae.",
         flag_values=values,
     )
     flags.DEFINE_list(

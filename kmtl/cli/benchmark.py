@@ -24,6 +24,12 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_integer("runs", 100, "Measured calls; 100 by default.", flag_values=values)
     flags.DEFINE_integer("warmup", 10, "Calls before them; 10 by default.", flag_values=values)
+    flags.DEFINE_string(
+        "signature",
+        None,
+        "The signature to run, such as a task's; by default the file's first.",
+        flag_values=values,
+    )
     flags.DEFINE_string("json", None, "A file to write all figures to.", flag_values=values)
 
 
@@ -38,6 +44,7 @@ def main(values: flags.FlagValues, path: str) -> None:
         num_threads=values.threads,
         warmup=values.warmup,
         runs=values.runs,
+        signature=values.signature,
     )
     threads = "1 thread" if found.num_threads == 1 else f"{found.num_threads} threads"
     print(f"{path}  {found.bytes:,} bytes, {found.runtime}, {threads}, {found.runs} calls")

@@ -54,7 +54,9 @@ def _feeding(info) -> str:
     """What the file asks of who feeds an input."""
     notes = [info.description] if info.description else []
     if info.std:
-        notes.append(f"(x - {_numbers(info.mean)}) / {_numbers(info.std)}")
+        as_it_is = set(info.mean) == {0.0} and set(info.std) == {1.0}
+        prepared = f"(x - {_numbers(info.mean)}) / {_numbers(info.std)}"
+        notes.append("as it is" if as_it_is else prepared)
     if info.minimum and info.maximum:
         notes.append(f"values from {_numbers(info.minimum)} to {_numbers(info.maximum)}")
     return "; ".join(notes)

@@ -28,10 +28,16 @@ def define_flags(values: flags.FlagValues) -> None:
         "An .npz file with labels of the data for each head that has a metric, by name.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "representative_data",
+        None,
+        "An .npz file with typical inputs, for the ranges of integers; by default of the data.",
+        flag_values=values,
+    )
     flags.DEFINE_list(
         "metrics",
         None,
-        "Keras metrics by head, as in left:sparse_categorical_accuracy,right:mae.",
+        "Keras metrics by head, as in left:accuracy,right:mae.",
         flag_values=values,
     )
     flags.DEFINE_list(
@@ -72,6 +78,7 @@ def main(values: flags.FlagValues, model_path: str) -> None:
         metrics=metrics,
         quantizations=values.quantizations,
         progress=print,
+        representative_data=read_inputs("representative_data", values.representative_data, model),
     )
     for name, why in found.refused.items():
         print(f"no file in {name}: {why}")

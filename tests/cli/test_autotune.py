@@ -48,7 +48,7 @@ def test_it_writes_the_file_beside_the_model_and_shows_the_table(capsys, folder)
     path = folder / "model.tflite"
     assert shown.splitlines()[-1] == str(path)
     assert "1 of at most 200: float32: " in shown and "files measured." in shown
-    assert "alpha loses, % of mean_absolute_error, of 1.5" in shown
+    assert "alpha: mean_absolute_error, % lost (budget 1.5)" in shown
     assert f"{path.stat().st_size:,} | **" in shown
     assert (folder / "p.svg").read_text().startswith("<?xml")
     runner = load_litert(path)

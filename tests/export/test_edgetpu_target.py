@@ -106,7 +106,7 @@ def test_what_falls_to_the_cpu_is_a_warning_that_names_the_layer(tmp_path):
     heads["alpha"] = layers.Dense(2)(words)
     model = kmtl.MultiTaskModel({"x": x, "ids": ids}, heads)
     data = {"x": X[:, 0, :6, 0], "ids": np.arange(128).reshape(64, 2) % 9}
-    message = "alpha 0%, mid 100%, zeta 100%. LESS in layer words: LESS is not"
+    message = "alpha 0.0%, mid 100.0%, zeta 100.0%. LESS in layer words: LESS is not"
     with pytest.warns(UserWarning, match=message):
         result = export_litert(
             model, tmp_path / "m.tflite", representative_data=data, target="edgetpu"

@@ -249,3 +249,15 @@ def test_accuracy_means_what_compile_makes_of_it(labels, outputs, same):
     model.compile(loss=lambda y_true, y_pred: y_pred, metrics=["accuracy"])
     compiled = model.evaluate(outputs, labels, verbose=0, return_dict=True)["accuracy"]
     assert found == expected == pytest.approx(compiled) and 0 < found < 1
+
+
+def test_ranges_come_from_the_data_that_are_given(tmp_path):
+    x = keras.Input((6,), name="x")
+    tower = HardSharing([layers.Dense(4)], {"zeta": layers.Dense(2)}, inputs=x)
+    errors = {}
+    for name, typical in (("own", None), ("narrow", X / 10)):
+        found = report(
+            tower, tmp_path / "page.html", X, quantizations=["int8"], representative_data=typical
+        )
+        errors[name] = found.files["int8"].deviations["zeta"].mean()
+    assert errors["narrow"] > 5 * errors["own"]  # what is outside of a range is cut off

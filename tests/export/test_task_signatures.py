@@ -8,7 +8,14 @@ import pytest
 from keras import layers
 
 import kmtl
-from kmtl.export import export_litert, inspect_litert, lint_litert, load_litert, quantize_aware
+from kmtl.export import (
+    benchmark_litert,
+    export_litert,
+    inspect_litert,
+    lint_litert,
+    load_litert,
+    quantize_aware,
+)
 from kmtl.export.flatbuffers.task_signatures import with_task_signatures
 from kmtl.export.runtime.litert_model import RUNTIMES
 
@@ -145,3 +152,12 @@ def test_a_signature_that_answers_otherwise_is_found(model, tmp_path, monkeypatc
     with pytest.raises(kmtl.export.VerificationError, match=r"heads \['alpha'\]"):
         export(model, tmp_path / "m.tflite", task_signatures=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_task_s_part_is_measured_alone(model, tmp_path):
+    result = export(model, tmp_path / "m.tflite", task_signatures=True)
+    whole = benchmark_litert(result.path, runs=3, warmup=1)
+    part = benchmark_litert(result.path, runs=3, warmup=1, signature="mid")
+    assert 0 < len(part.profile) < len(whole.profile)
+    with pytest.raises(ValueError, match=r"`signature` must be one of.*signature='nose'"):
+        benchmark_litert(result.path, signature="nose")
