@@ -211,7 +211,8 @@ def autotune(
         alone = next((e for e in within if not e.overrides), best)
         best = evaluate.fastest(list({id(e): e for e in (*within[:FINALISTS], alone)}.values()))
     progress(f"writing the best of {len(evaluate.evaluations)} files")
-    export = _export(model, path, best, evaluate.content(best), samples, batch_size)
+    # Folded once: slices get other names each time that they are made.
+    export = _export(plain, path, best, evaluate.content(best), samples, batch_size)
     reference = evaluate.evaluations[0].scores
     return Autotuned(
         path=path,
@@ -271,11 +272,11 @@ def _no_file(judge, evaluations, types) -> str:
     )
 
 
-def _export(model, path, best, content, samples, batch_size) -> ExportResult:
+def _export(plain, path, best, content, samples, batch_size) -> ExportResult:
     """Writes the file as `export_litert` does, if it is the one that was measured."""
     with tempfile.TemporaryDirectory() as folder:
         result = export_litert(
-            model,
+            plain,
             Path(folder) / path.name,
             best.quantization,
             representative_data=samples,
