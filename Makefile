@@ -43,6 +43,7 @@ notebooks: $(INSTALLED)  ## Run the notebooks of colab/
 
 bench: $(INSTALLED)  ## Run the benchmarks; results in docs/results
 	$(BIN)/python -m benchmarks --output=docs/results
+	$(BIN)/python -m benchmarks.deployment --output=docs/results
 
 reproduce: $(INSTALLED)  ## Train MultiDigits with every weighting and for integers; tables in docs/results
 	$(BIN)/python -m benchmarks.weighting_accuracy --output=docs/results

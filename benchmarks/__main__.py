@@ -3,18 +3,16 @@
 import dataclasses
 import importlib
 import json
-import platform
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 from absl import app, flags, logging
 
 from benchmarks.timing import UNITS, Comparison
+from benchmarks.versions import versions
 
 # In this order, so that importing in fresh processes is timed while this one is still idle.
-BENCHMARKS = ("import_time", "stacked_heads", "latency", "weighting_step")
-PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "numpy")
+BENCHMARKS = ("import_time", "stacked_heads", "latency", "many_heads", "weighting_step")
 COLUMNS = (
     "case", "measured", "median", "against", "median", "ratio", "quartiles", "target", "verdict",
 )  # fmt: skip
@@ -41,17 +39,11 @@ def main(argv) -> None:
 
 def to_json(name: str, title: str, rows: Sequence[Comparison]) -> dict:
     """The record of one benchmark: figures, what made them, and with what."""
-    from kmtl.version import __version__  # not at the top: it imports Keras
-
     return {
         "benchmark": name,
         "title": title,
         "command": f"python -m benchmarks --only={name}",
-        "versions": {
-            "kmtl": __version__,
-            "python": platform.python_version(),
-            **{package: metadata.version(package) for package in PACKAGES},
-        },
+        "versions": versions(),
         "rows": [_record(row) for row in rows],
     }
 

@@ -48,7 +48,7 @@ def factorized_by_hand(model) -> keras.Model:
     inputs, outputs = keras.Input(SHAPE), {}
     for t, task in enumerate(TASKS):
         x = inputs
-        for stage in tower(lambda name, t=t: f"{name}_{t}"):
+        for stage in tower(lambda name, t=t: f"{name}_task_{t}"):
             x = _apply(stage, x)
         outputs[task] = _apply(head(task), x)
     return keras.Model(inputs, outputs)

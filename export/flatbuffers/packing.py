@@ -33,12 +33,29 @@ def repack(model, content: bytes) -> bytes:
 
 
 class _Builder(flatbuffers.Builder):
-    """Aligns constants as the schema asks for; the generated Python code forgets to."""
+    """Aligns constants as the schema asks for, and stores equal vectors and texts once.
+
+    The generated Python code does neither. Zero points, a 64-bit 0 for each channel of each
+    kernel and bias, are an eighth of a quantised MobileNetV2 otherwise, and graphs that share
+    constants repeat their scales.
+    """
+
+    def __init__(self, size):
+        super().__init__(size)
+        self._places = {}
 
     def CreateNumpyVector(self, values):
-        if values.dtype == np.uint8:
-            self.Prep(ALIGNMENT, values.nbytes)
-        return super().CreateNumpyVector(values)
+        key = values.dtype.str, values.tobytes()
+        if key not in self._places:
+            if values.dtype == np.uint8:
+                self.Prep(ALIGNMENT, values.nbytes)
+            self._places[key] = super().CreateNumpyVector(values)
+        return self._places[key]
+
+    def CreateString(self, text, *args):
+        if text not in self._places:
+            self._places[text] = super().CreateString(text, *args)
+        return self._places[text]
 
 
 def _pack(model) -> bytes:

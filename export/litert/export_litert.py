@@ -121,8 +121,10 @@ def export_litert(
             published rules is a warning, what its compiler would refuse an error; see
             `lint_litert`. Defaults to `None`, any CPU.
         task_signatures: Whether the file has a signature for each task beside the one for all.
-            It is named like the task, runs only what this task needs and gives the same answer;
-            constants are in the file once. Defaults to `False`.
+            It is named like the task, runs only what this task needs and gives the same answer.
+            Constants are in the file once, but runtimes prepare kernels for every signature when
+            they load it: more memory, 1.7 times with two tasks on MobileNetV2. Defaults to
+            `False`.
         preprocessing: Input name -> a Keras model with one input and one output that becomes
             part of the file, from what the device has to what the model takes, such as
             `keras.Sequential([keras.Input((480, 640, 3), dtype="uint8"),
