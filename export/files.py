@@ -2,10 +2,28 @@
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+
+def check_replaceable(path: Path) -> None:
+    """Raises FileExistsError if the JSON file beside a model is there and not one of kmtl's."""
+    if not path.is_file():
+        return
+    try:
+        ours = "kmtl_version" in json.loads(path.read_bytes())
+    except (ValueError, TypeError):
+        ours = False
+    if not ours:
+        raise FileExistsError(
+            errno.EEXIST,
+            "The JSON file beside the model must be new or one that kmtl wrote; choose another "
+            "name for the model. Received: a file of somebody else's",
+            str(path),
+        )
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:

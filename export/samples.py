@@ -1,6 +1,6 @@
 """Data by input name, from whatever holds it: arrays, datasets, generators."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import keras
 import numpy as np
@@ -45,6 +45,13 @@ def read_samples(data, inputs: Mapping) -> dict[str, np.ndarray]:
             f"{type(data).__name__}"
         )
     return {name: np.concatenate([p[name] for p in parts])[:MAX_SAMPLES] for name in inputs}
+
+
+def without(names: Collection[str], data):
+    """Arrays by name without some of them, which chosen tasks do not need; other data as it is."""
+    if not isinstance(data, Mapping):
+        return data
+    return {name: array for name, array in data.items() if name not in names}
 
 
 def _batches(data) -> Iterable | None:
@@ -155,6 +162,13 @@ def as_named_arrays(data, inputs: dict) -> dict[str, np.ndarray]:
             raise ValueError(
                 f"Input {name!r} must hold values of type {spec.dtype}. Received: {array.dtype}"
             )
+        if array.dtype.kind in "iu" and np.dtype(spec.dtype).kind in "iu":
+            limits = np.iinfo(np.dtype(spec.dtype))
+            if array.min() < limits.min or array.max() > limits.max:
+                raise ValueError(
+                    f"Input {name!r} must hold values of type {spec.dtype}, from {limits.min} to "
+                    f"{limits.max}. Received: {array.min()} to {array.max()}"
+                )
         array = array.astype(np.dtype(spec.dtype), copy=False)
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             raise ValueError(

@@ -15,7 +15,8 @@ def spelled(names: Iterable[str]) -> dict[str, str]:
     alike = [n for n in found if list(found.values()).count(found[n]) > 1]
     if bad or alike:
         raise ValueError(
-            "A signature's inputs must have names of letters, digits and any of `_./>-` after "
-            f"the first, and differ in more than those. Received: {', '.join(bad or alike)}"
+            "A signature's inputs must have names of letters and digits, after the first also of "
+            "`_`, `.`, `/`, `>` and `-`, and no two that differ in these alone. "
+            f"Received: {', '.join(bad or alike)}"
         )
     return found

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from kmtl.export.folding.rewrite import in_float32
 from kmtl.models.graph import Cloner, ancestors, is_graph, run, run_nested
 
 # Layers that are the identity when not training.
@@ -74,15 +75,11 @@ def fold(model: keras.Model, tasks: str | Sequence[str] | None = None) -> keras.
             return run_nested(operation, args, kwargs, call)
         return cloner(operation, args, kwargs)
 
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")  # also of the layers that `fold` methods make
-    try:
+    with in_float32():  # also the layers that `fold` methods make
         inputs = [
             keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in model.inputs
         ]
         tensors = run(model, inputs, call, needed=[outputs[task] for task in chosen])
-    finally:
-        keras.config.set_dtype_policy(policy)
     used = {id(x) for x in ancestors(tensors)}
     inputs = [x for x in inputs if id(x) in used]
     return keras.Model(

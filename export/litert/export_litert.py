@@ -10,11 +10,14 @@ import keras
 
 from kmtl.export.edgetpu.lint import TARGETS, Lint
 from kmtl.export.edgetpu.target import check_request, lint_for_compiler
-from kmtl.export.files import write_together
+from kmtl.export.files import check_replaceable, write_together
 from kmtl.export.flatbuffers.task_signatures import with_task_signatures
 from kmtl.export.folding.fold import fold
 from kmtl.export.litert.arguments import (
+    check_batch_size,
+    check_deployable,
     checked_labels,
+    checked_mapping,
     checked_normalization,
     checked_quantization,
 )
@@ -26,7 +29,7 @@ from kmtl.export.quantization_aware.emulation import from_quantize_aware
 from kmtl.export.quantization_aware.schemes import is_quantize_aware
 from kmtl.export.runtime.reference import check_finite, expected_outputs, verification_inputs
 from kmtl.export.runtime.verify import tolerance_of, verify
-from kmtl.export.samples import read_samples
+from kmtl.export.samples import read_samples, without
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +106,7 @@ def export_litert(
             `tf.data.Dataset`, iterator, or function that returns one, of batches (arrays,
             dicts, or tuples that begin with one, as `(x, y)`). At most 512 samples are taken,
             so that it may be endless. Defaults to `None`, standard normal noise for
-            verification.
+            verification; inputs that are integers need data.
         tolerance: Largest accepted relative error of a head. Defaults to `None`: that of the
             type in `kmtl.export.runtime.verify`, such as 1e-5 for float32 and 0.2 for int8, which
             catches broken heads; set it lower where your application asks for it.
@@ -143,7 +146,8 @@ def export_litert(
             target cannot serve; data that leaves an operation constant or makes it infinite
             (the message names the layer).
         VerificationError: if a head is too far off.
-        OSError: if the path cannot be written. In each case nothing is left half-written.
+        OSError: if the path cannot be written, or the JSON file beside it is somebody else's. In
+            each case nothing is left half-written.
 
     Example:
 
@@ -158,10 +162,8 @@ def export_litert(
     path = Path(path)
     if path.suffix != ".tflite":
         raise ValueError(f"`path` must end in .tflite. Received: path={str(path)!r}")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(
-            f"`batch_size` must be at least 1, or None. Received: batch_size={batch_size}"
-        )
+    check_replaceable(path.with_suffix(".json"))
+    check_batch_size(batch_size)
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"`tolerance` must be positive. Received: tolerance={tolerance}")
     if target not in (None, *TARGETS):
@@ -170,15 +172,18 @@ def export_litert(
     overrides = check_overrides(overrides)
     if target:
         check_request(quantization, overrides, batch_size)
-    preprocessing = dict(preprocessing or {})
+    preprocessing = checked_mapping("preprocessing", preprocessing)
     if preprocessing:
         model = with_preprocessing(model, preprocessing)
     plain = fold(model, tasks)
+    check_deployable(plain)
     labels = checked_labels(labels, plain)
     normalization = checked_normalization(normalization, preprocessing, plain)
     samples = None
     if representative_data is not None:
-        samples = read_samples(representative_data, {x.name: x for x in plain.inputs})
+        unneeded = {x.name for x in model.inputs} - {x.name for x in plain.inputs}
+        specs = {x.name: x for x in plain.inputs}
+        samples = read_samples(without(unneeded, representative_data), specs)
     inputs = verification_inputs(plain, samples)
     expected = expected_outputs(model, plain, inputs)
     if is_quantize_aware(plain):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 
-from kmtl.export.files import write_together
+from kmtl.export.files import check_replaceable, write_together
 from kmtl.export.flatbuffers.inspection import read_signatures
 from kmtl.export.folding.fold import fold
 from kmtl.export.on_device.head import head_of
@@ -116,6 +116,7 @@ def export_trainable(
     path = Path(path)
     if path.suffix != ".tflite":
         raise ValueError(f"`path` must end in .tflite. Received: path={str(path)!r}")
+    check_replaceable(path.with_suffix(".json"))
     for name, size in (("batch_size", batch_size), ("infer_batch_size", infer_batch_size)):
         if size < 1:
             raise ValueError(f"`{name}` must be at least 1. Received: {name}={size}")

@@ -17,6 +17,7 @@ STEPS = 3
 TOLERANCE = 1e-4
 # Rounding of the weight itself, as a share of the change that is compared.
 _ROUNDING = 1e-3
+_SHARE = 1e-2
 
 
 def verify_training(
@@ -55,6 +56,7 @@ def verify_training(
     before = _arrays(head)
     losses = _train_keras(plain, head, x, y)
     after = _arrays(head)
+    _check_moved(head, before, after, losses)
     heads, training = [], []
     for runtime, threads in itertools.product(RUNTIMES, THREADS):
         source = f"the file on {runtime}"
@@ -86,6 +88,15 @@ def verify_training(
             f"Received: {largest}"
         )
     return errors, largest
+
+
+def _check_moved(head, before, after, losses) -> None:
+    """Raises ValueError where the loss does not depend on the weights."""
+    if all(np.array_equal(before[v.path], after[v.path]) for v in head.variables):
+        raise ValueError(
+            f"`loss` must be one that task {head.task!r} can be trained by. Received: a loss of "
+            f"{losses[0]:g} that moves no weight, of outputs with {head.label_shape} labels"
+        )
 
 
 def _labels(head, rows, classes):
@@ -123,10 +134,18 @@ def _arrays(head):
 
 
 def _update_error(before, after, found) -> float:
-    """The largest of any variable, of what Keras changed, or of its values' rounding."""
+    """The largest of any variable, of what Keras changed, or of its values' rounding.
+
+    A variable may have no gradient but rounding, as the bias of an attention's keys: what counts
+    as a change is at least a share of the root mean square change of all.
+    """
+    weights = [name for name in before if not name.startswith("optimizer/")]
+    changes = np.concatenate([np.ravel(after[name] - before[name]) for name in weights])
+    least = _SHARE * float(np.sqrt(np.mean(np.square(changes))))
     return max(
         _relative(
-            found[name] - after[name], np.abs(after[name] - start) + _ROUNDING * np.abs(start)
+            found[name] - after[name],
+            np.abs(after[name] - start) + _ROUNDING * np.abs(start) + least,
         )
         for name, start in before.items()
     )

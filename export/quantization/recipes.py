@@ -38,6 +38,10 @@ def check_quantization(quantization: str) -> None:
 
 def check_overrides(overrides: Mapping[str, str] | None) -> dict[str, str]:
     """The overrides as a dict; raises ValueError for a type that a layer cannot have."""
+    if not isinstance(overrides, Mapping | None):
+        raise ValueError(
+            f"`overrides` must be a dict of names and types. Received: overrides={overrides!r}"
+        )
     overrides = dict(overrides or {})
     for name, quantization in overrides.items():
         if quantization not in OVERRIDES:

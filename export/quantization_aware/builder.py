@@ -5,8 +5,13 @@ import numpy as np
 
 from kmtl.export.folding.rewrite import rewrite
 from kmtl.export.folding.simplify import consumers, only_consumer
-from kmtl.export.quantization_aware.fake_quantize import FakeQuantize, fake_quantize
+from kmtl.export.quantization_aware.fake_quantize import (
+    FakeQuantize,
+    RoundToGrid,
+    fake_quantize,
+)
 from kmtl.export.quantization_aware.forms import (
+    AVERAGED,
     FIXED,
     FIXED_16,
     INT4_LAYERS,
@@ -32,7 +37,7 @@ class Builder:
         self._consumers = consumers(plain)
         self._cloner = Cloner(rename=lambda layer: layer.name)
         self._shared = {}
-        self._steps = {}  # id of a rounded tensor -> the steps of its grid
+        self._grids = {}  # id of a rounded tensor -> its grid
         self._unrounded = {}  # id of a rounded tensor -> what float operations read
 
     def build(self) -> MultiTaskModel:
@@ -52,20 +57,25 @@ class Builder:
         if kind == "Concatenate":  # what was float becomes integers on its grid at once
             args = keras.tree.map_structure(self._as_float, args)
         if kind in KERNELS:
-            y = self._quantized(operation)(args[0], steps=self._steps.get(id(args[0])))
+            y = self._quantized(operation)(args[0], grid=self._grids.get(id(args[0])))
         elif type(operation) is keras.layers.Rescaling:
             y = self._with_rounded_constants(operation)(*args)
         else:
             y = self._cloner(operation, args, kwargs)
         if kind in SAME_GRID:
-            steps = self._steps.get(id(args[0]))
-            self._steps.update((id(x), steps) for x in keras.tree.flatten(y))
+            grid = self._grids.get(id(args[0]))
+            if kind in AVERAGED and grid is not None:
+                name = self._cloner.unique(f"{operation.name}_rounded")
+                y = RoundToGrid(kind != "UpSampling2D", name=name)(y, grid)
+            self._grids.update((id(x), grid) for x in keras.tree.flatten(y))
             return y
         if self._is_rounded_later(operation):
             return y
         fixed = FIXED.get(activation_name(operation)) if kind in NEW_GRID else None
         name = f"{operation.name}_range"
-        return keras.tree.map_structure(lambda x: self._round(x, name, fixed), y)
+        return keras.tree.map_structure(
+            lambda x: self._round(x, name, fixed) if "float" in x.dtype else x, y
+        )
 
     def _start(self, x):
         """A model's input; the file's is in float for what reads it in float."""
@@ -107,8 +117,8 @@ class Builder:
         return keras.layers.Rescaling(scale, offset, name=self._cloner.unique(layer.name))
 
     def _round(self, x, name, fixed=None, after_float=False):
-        y, steps = self._quantizer(self._cloner.unique(name), fixed, after_float)(x)
-        self._steps[id(y)] = steps
+        y, grid = self._quantizer(self._cloner.unique(name), fixed, after_float)(x)
+        self._grids[id(y)] = grid
         return y
 
     def _quantized(self, layer):

@@ -17,7 +17,7 @@ from kmtl.export.folding.rewrite import rewrite
 from kmtl.export.quantization.quantize import quantize
 from kmtl.export.quantization.recipes import load_recipe, per_tensor_dense
 from kmtl.export.quantization_aware.calibration import check_calibrated
-from kmtl.export.quantization_aware.fake_quantize import FakeQuantize
+from kmtl.export.quantization_aware.fake_quantize import FakeQuantize, RoundToGrid
 from kmtl.export.quantization_aware.quantized_layer import QuantizedLayer
 from kmtl.export.quantization_aware.schemes import has_per_tensor_dense
 from kmtl.models.graph import Cloner
@@ -25,8 +25,9 @@ from kmtl.models.graph import Cloner
 # Operations whose outputs have the inputs' grid.
 SAME_GRID = (
     "AVERAGE_POOL_2D", "BATCH_TO_SPACE_ND", "DEPTH_TO_SPACE", "EXPAND_DIMS", "GATHER",
-    "MAX_POOL_2D", "PAD", "REDUCE_MAX", "REDUCE_MIN", "RESHAPE", "RESIZE_NEAREST_NEIGHBOR", "SLICE",
-    "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPLIT", "SQUEEZE", "STRIDED_SLICE", "TILE", "TRANSPOSE",
+    "MAX_POOL_2D", "PAD", "REDUCE_MAX", "REDUCE_MIN", "RESHAPE", "RESIZE_BILINEAR",
+    "RESIZE_NEAREST_NEIGHBOR", "SLICE", "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPLIT", "SQUEEZE",
+    "STRIDED_SLICE", "TILE", "TRANSPOSE",
 )  # fmt: skip
 # Operations whose inputs must have the output's grid.
 GRID_OF_OUTPUT = ("CONCATENATION",)
@@ -34,6 +35,10 @@ GRID_OF_OUTPUT = ("CONCATENATION",)
 
 class _Mark(keras.layers.Layer):
     """What the converter turns into a pair; its name tells whose range it is."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
 
     def call(self, inputs):
         import tensorflow as tf
@@ -95,7 +100,9 @@ def to_flatbuffer_with_ranges(model: keras.Model, batch_size: int | None) -> tup
             name = f"kmtl_range_{len(marks):06d}"
             marks[name] = operation
             marked = _Mark(name=name)(args[0])
-            return marked, marked  # nothing reads the steps
+            return marked, marked  # nothing reads the grid
+        if isinstance(operation, RoundToGrid):
+            return args[0]
         return cloner(operation, args, kwargs)
 
     content = to_flatbuffer(rewrite(model, call), batch_size)
@@ -119,7 +126,7 @@ def take_out_pairs(content: bytes, limits: dict) -> tuple[bytes, dict]:
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
-    (graph,) = model.subgraphs
+    graph = model.subgraphs[0]  # the others are what control flow runs
 
     def kind(op):
         return op_name(model.operatorCodes[op.opcodeIndex])
@@ -150,7 +157,9 @@ def take_out_pairs(content: bytes, limits: dict) -> tuple[bytes, dict]:
         known = [ranges[i][0] for i in op.outputs if i in ranges]
         if kind(op) in (*SAME_GRID, *GRID_OF_OUTPUT) and known:
             for i in op.inputs:
-                if graph.tensors[i].type == schema.TensorType.FLOAT32:
+                tensor = graph.tensors[i]
+                constant = model.buffers[tensor.buffer].data is not None
+                if tensor.type == schema.TensorType.FLOAT32 and not constant:
                     ranges.setdefault(i, (known[0], None))
     named = {graph.tensors[i].name.decode(): found for i, found in ranges.items()}
     _drop_unused_tensors(model, graph)
@@ -162,7 +171,7 @@ def _without_ranges(content, ranges, kept) -> list[tuple[str, str]]:
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
-    (graph,) = model.subgraphs
+    graph = model.subgraphs[0]
     found = []
     for op in graph.operators:
         tensors = [graph.tensors[i] for i in (*op.inputs, *op.outputs) if i >= 0]

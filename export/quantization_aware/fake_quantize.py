@@ -19,8 +19,8 @@ class FakeQuantize(keras.layers.Layer):
     y     = (clip(round(x / scale) + zero, 0, 2**num_bits - 1) - zero) * scale
     ```
 
-    Returns `(y, steps)`; `steps (batch, 1)` holds the scale for each sample, for the layers
-    that read `y` and must round their biases by it.
+    Returns `(y, grid)`; `grid (batch, 2)` holds the scale and, as a signed integer, the zero
+    point for each sample: for the layers that read `y` and round what they compute by it.
 
     With 16 bits the grid is symmetric around 0. Gradients pass where `x` lies in the range, and
     learned ranges get those of the values outside. In training the range follows the batches'
@@ -53,6 +53,7 @@ class FakeQuantize(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.num_bits = num_bits
         self.ranges = ranges
         self.decay = decay
@@ -85,12 +86,13 @@ class FakeQuantize(keras.layers.Layer):
             self._follow(inputs)
         x = ops.cast(inputs, "float32")
         low, high = ops.convert_to_tensor(self.low), ops.convert_to_tensor(self.high)
-        y, scale = fake_quantize(x, low, high, self.num_bits)
+        y, scale, zero = fake_quantize(x, low, high, self.num_bits)
         rounds = ops.greater(self.batches, 0)
         if training and self.ranges == "fixed":
             rounds = ops.zeros_like(rounds)
-        steps = ops.ones((ops.shape(x)[0], 1)) * ops.stop_gradient(scale)
-        return ops.cast(ops.where(rounds, y, x), inputs.dtype), steps
+        grid = ops.stop_gradient(ops.stack([scale, zero]))
+        grid = ops.ones((ops.shape(x)[0], 1)) * grid
+        return ops.cast(ops.where(rounds, y, x), inputs.dtype), grid
 
     def set_limits(self, low: float, high: float) -> None:
         """Sets the range, as calibration does."""
@@ -128,25 +130,71 @@ class FakeQuantize(keras.layers.Layer):
         }
 
 
+@keras.saving.register_keras_serializable(package="kmtl")
+class RoundToGrid(keras.layers.Layer):
+    """Rounds means of values on a grid to the same grid.
+
+    Args:
+        away_from_zero: Whether the integers' halves are rounded away from 0, as LiteRT's pooling
+            does, and not up, as its resizing does. Defaults to `False`.
+        **kwargs: `keras.layers.Layer` arguments.
+    """
+
+    def __init__(self, away_from_zero: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.away_from_zero = away_from_zero
+
+    def call(self, inputs, grid):
+        x = ops.cast(inputs, "float32")
+        scale, zero = scale_of(grid), ops.max(grid[:, 1])
+        integers = x / scale + zero
+        # Means of a few integers: what is almost a half is one, but for the rounding of floats.
+        if self.away_from_zero:
+            integers = ops.sign(integers) * ops.floor(ops.abs(integers) + (0.5 + 1e-4))
+        else:
+            integers = ops.floor(integers + (0.5 + 1e-4))
+        rounded = (integers - zero) * scale
+        return ops.cast(x + ops.stop_gradient(rounded - x), inputs.dtype)
+
+    def build(self, inputs_shape, grid_shape):
+        self.built = True
+
+    def compute_output_shape(self, inputs_shape, grid_shape):
+        return inputs_shape
+
+    def get_config(self):
+        return {**super().get_config(), "away_from_zero": self.away_from_zero}
+
+
+def scale_of(grid):
+    """The scale of what `FakeQuantize` gave, which is the same for each sample."""
+    return ops.maximum(ops.max(grid[:, 0]), 1e-30)
+
+
 def fake_quantize(x, low, high, num_bits: int):
-    """`x` rounded to the grid between `low` and `high`, with 0 on it; and the grid's step."""
+    """`x` rounded to the grid between `low` and `high`, with 0 on it; its scale and zero point.
+
+    The zero point is that of signed integers.
+    """
     low, high = ops.minimum(low, 0.0), ops.maximum(high, 0.0)
     if num_bits == SYMMETRIC_BITS:
         steps = 2 ** (num_bits - 1) - 1
         high = ops.maximum(-low, high)
         scale = ops.maximum(high / steps, 1e-9)
-        low, zero = -high, 0.0
+        low, zero = -high, ops.zeros_like(scale)
         least, most = -steps, steps
+        signed = zero
     else:
         least, most = 0, 2**num_bits - 1
         scale = ops.maximum((high - low) / most, 1e-9)
         zero = ops.round(-low / scale)
+        signed = zero - 2.0 ** (num_bits - 1)
         # Moved so that 0 is on the grid; gradients do not see the move.
         low = low + ops.stop_gradient(-zero * scale - low)
         high = high + ops.stop_gradient((most - zero) * scale - high)
     clipped = ops.clip(x, low, high)
     rounded = (ops.clip(ops.round(x / scale) + zero, least, most) - zero) * scale
-    return clipped + ops.stop_gradient(rounded - clipped), scale
+    return clipped + ops.stop_gradient(rounded - clipped), scale, signed
 
 
 def fake_quantize_kernel(kernel, num_bits: int, axes: Sequence[int]):

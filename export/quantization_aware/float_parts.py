@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from kmtl.export.folding.simplify import consumers, only_consumer
-from kmtl.export.quantization_aware.fake_quantize import FakeQuantize
+from kmtl.export.quantization_aware.fake_quantize import FakeQuantize, RoundToGrid
 from kmtl.export.quantization_aware.forms import SAME_GRID, has_integer_form, is_fused_with
 from kmtl.export.quantization_aware.quantized_layer import KERNELS, QuantizedLayer
 from kmtl.export.quantization_aware.schemes import is_quantize_aware, scheme_of
@@ -18,7 +18,7 @@ def float_layers(model: keras.Model) -> list[str]:
     Args:
         model: A model from `quantize_aware`, or one from `fold` that is to become one.
     """
-    ours = (FakeQuantize, QuantizedLayer, keras.layers.InputLayer)
+    ours = (FakeQuantize, QuantizedLayer, RoundToGrid, keras.layers.InputLayer)
     layers = [x for x in model.operations if not isinstance(x, ours)]
     names = {x.name for x in layers if not has_integer_form(x)}
     if is_quantize_aware(model):
@@ -39,6 +39,8 @@ def quantizations_of(model: keras.Model) -> tuple[str, ...]:
 
 def _on_a_grid(x) -> bool:
     operation = x._keras_history.operation
+    if isinstance(operation, RoundToGrid):
+        return True
     if type(operation).__name__ in SAME_GRID:
         return all(map(_on_a_grid, operation._inbound_nodes[0].input_tensors))
     return isinstance(operation, FakeQuantize)
@@ -54,15 +56,16 @@ def part_to_keep(plain: keras.Model, names: Sequence[str]) -> set[str]:
     Raises:
         ValueError: for a name that the model does not have.
     """
+    names = [names] if isinstance(names, str) else list(names)
     own = _own_layers(plain)
     layers = [x for x in plain.operations if not isinstance(x, keras.layers.InputLayer)]
     known = {**{x.name: {x.name} for x in layers}, **own}
     absent = sorted({*names} - {name for name, part in known.items() if part})
-    if isinstance(names, str) or absent:
+    if absent:
         raise ValueError(
             f"`keep_float` must name layers, {sorted({x.name for x in layers} - {*own})}, or heads "
             f"that have some to themselves, {sorted(h for h, part in own.items() if part)}. "
-            f"Received: {names if isinstance(names, str) else ', '.join(absent)}"
+            f"Received: {', '.join(absent)}"
         )
     kept = set().union(*(known[name] for name in names))
     consumers_of, before = consumers(plain), None

@@ -12,6 +12,8 @@ SAME_GRID = (
     "GetItem", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "MaxPooling1D", "MaxPooling2D",
     "Permute", "Reshape", "UpSampling2D", "ZeroPadding1D", "ZeroPadding2D",
 )  # fmt: skip
+# Of these, means are rounded to it.
+AVERAGED = ("AveragePooling1D", "AveragePooling2D", "UpSampling2D")
 NEW_GRID = (
     "Activation", "Add", "Concatenate", "GlobalAveragePooling1D", "GlobalAveragePooling2D",
     "Multiply", "ReLU", "Rescaling", "Softmax", "Subtract",
@@ -50,6 +52,8 @@ def is_fused_with(layer, reader) -> bool:
 def has_integer_form(layer) -> bool:
     """Whether LiteRT computes the layer in integers."""
     kind = type(layer).__name__
+    if any(node.arguments.kwargs.get("mask") is not None for node in layer._inbound_nodes):
+        return False  # as a mean over what a mask leaves
     if kind in ("Activation", "ReLU"):
         return activation_name(layer) in ACTIVATIONS
     return kind in KERNELS or kind in SAME_GRID or kind in NEW_GRID

@@ -10,7 +10,7 @@ from kmtl.export.folding.simplify import simplify
 from kmtl.export.quantization_aware.builder import Builder
 from kmtl.export.quantization_aware.calibration import calibrate
 from kmtl.export.quantization_aware.float_parts import float_layers, part_to_keep
-from kmtl.export.quantization_aware.schemes import SCHEMES
+from kmtl.export.quantization_aware.schemes import SCHEMES, is_quantize_aware
 from kmtl.models.multi_task_model import MultiTaskModel
 
 RANGES = ("moving_average", "learned")
@@ -93,7 +93,23 @@ def quantize_aware(
             "With ranges='learned' `representative_data` must be given, to start from. "
             "Received: None"
         )
+    if freeze_after is not None and not (isinstance(freeze_after, int) and freeze_after >= 0):
+        raise ValueError(
+            f"`freeze_after` must be at least 0, or None. Received: freeze_after={freeze_after!r}"
+        )
+    if is_quantize_aware(model):
+        raise ValueError(
+            "`model` must be trained in float, not one from `quantize_aware`. "
+            f"Received: {model.name}"
+        )
     plain = simplify(fold(model))
+    loops = [x.name for x in plain.layers if _is_loop(x)]
+    if loops:
+        raise ValueError(
+            "Activations can only have integer types where nothing loops; train without, and "
+            "export with a dynamic or a weight-only type, or unroll the layer. "
+            f"Received: {', '.join(loops)}"
+        )
     kept = part_to_keep(plain, keep_float)
     without = [name for name in float_layers(plain) if name not in kept]
     if strict and without:
@@ -105,3 +121,8 @@ def quantize_aware(
     if representative_data is not None:
         calibrate(result, representative_data)
     return result
+
+
+def _is_loop(layer) -> bool:
+    inner = getattr(layer, "forward_layer", layer)  # of a bidirectional one
+    return isinstance(inner, keras.layers.RNN) and not inner.unroll

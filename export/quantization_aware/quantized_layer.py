@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kmtl.export.quantization_aware.fake_quantize import fake_quantize_kernel, round_to
+from kmtl.export.quantization_aware.fake_quantize import fake_quantize_kernel, round_to, scale_of
 
 # Name of the kernel and the axes with a scale each: those of the operations' output channels.
 KERNELS = {
@@ -39,18 +39,18 @@ class QuantizedLayer(keras.layers.Wrapper):
         self.num_bits = num_bits
         self.per_channel = per_channel
 
-    def call(self, inputs, steps=None):
+    def call(self, inputs, grid=None):
         kernel, scale = self.rounded_kernel()
         values = [(v, ops.convert_to_tensor(v)) for v in self.layer.variables]
         values = [(v, kernel if v is self.kernel else x) for v, x in values]
         bias = getattr(self.layer, "bias", None)
-        if bias is not None and steps is not None:
-            step = ops.maximum(ops.max(steps) * ops.reshape(scale, (-1,)), 1e-30)
+        if bias is not None and grid is not None:
+            step = ops.maximum(scale_of(grid) * ops.reshape(scale, (-1,)), 1e-30)
             values = [(v, round_to(step, x) if v is bias else x) for v, x in values]
         with keras.StatelessScope(values):
             return self.layer(inputs)
 
-    def build(self, inputs_shape, steps_shape=None):
+    def build(self, inputs_shape, grid_shape=None):
         super().build(inputs_shape)
 
     @property
@@ -65,7 +65,7 @@ class QuantizedLayer(keras.layers.Wrapper):
         kernel = ops.cast(ops.convert_to_tensor(self.kernel), "float32")
         return fake_quantize_kernel(kernel, self.num_bits, [a % rank for a in axes])
 
-    def compute_output_shape(self, inputs_shape, steps_shape=None):
+    def compute_output_shape(self, inputs_shape, grid_shape=None):
         return self.layer.compute_output_shape(inputs_shape)
 
     def get_config(self):

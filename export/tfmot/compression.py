@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from kmtl.export.compare import compare
-from kmtl.export.files import write_together
+from kmtl.export.files import check_replaceable, write_together
 from kmtl.export.flatbuffers.argument_names import spelled
 from kmtl.export.flatbuffers.convert import to_flatbuffer
 from kmtl.export.folding.fold import fold
@@ -146,6 +146,7 @@ def compress(
     path = Path(path)
     if path.suffix != ".tflite":
         raise ValueError(f"`path` must end in .tflite. Received: path={str(path)!r}")
+    check_replaceable(path.with_suffix(".json"))
     methods = checked_methods(methods)
     check_options(methods, sparsity, schedule, clusters, centroids)
     check_training(epochs, batch_size, learning_rate, tolerance)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from kmtl.export.compare import VerificationError
-from kmtl.export.files import write_together
+from kmtl.export.files import check_replaceable, write_together
 from kmtl.export.folding.fold import fold
 from kmtl.export.litert.export_litert import ExportResult, export_litert
 from kmtl.export.litert.metadata import described
@@ -232,6 +232,7 @@ def _check_arguments(model, path, target, types, batch_size, max_evaluations) ->
     """Raises ValueError for bad ones; returns the types."""
     if path.suffix != ".tflite":
         raise ValueError(f"`path` must end in .tflite. Received: path={str(path)!r}")
+    check_replaceable(path.with_suffix(".json"))
     if target not in TARGETS:
         raise ValueError(f"`target` must be one of {TARGETS}. Received: target={target!r}")
     if is_quantize_aware(model):

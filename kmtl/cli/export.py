@@ -6,6 +6,7 @@ agrees with the Keras model. The file holds builtin operations only.
   kmtl export model.keras --quantization=int8 --representative_data=x.npz --output=model.tflite
 """
 
+import re
 from pathlib import Path
 
 from absl import flags
@@ -81,7 +82,7 @@ def main(values: flags.FlagValues, model_path: str) -> None:
 
 
 def _read_overrides(items) -> dict[str, str]:
-    pairs = [item.split("=") for item in items]
+    pairs = [re.split("[=:]", item) for item in items]
     bad = [item for item, pair in zip(items, pairs, strict=True) if len(pair) != 2]
     if bad:
         raise ValueError(f"--overrides must be pairs name=type. Received: {', '.join(bad)}")

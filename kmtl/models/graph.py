@@ -110,12 +110,22 @@ class Cloner:
         return copy(*args, **kwargs)
 
     def _copy(self, layer):
+        if isinstance(layer, keras.layers.Lambda):
+            return self._copy_of_lambda(layer)
         config = self.edit_config(layer, layer.get_config())
         config["name"] = self.unique(self.rename(layer))
-        if isinstance(layer, keras.layers.Lambda):  # the user's own code, not one from a file
-            with keras.saving.custom_object_scope({layer.function.__name__: layer.function}):
-                return type(layer).from_config(config, safe_mode=False)
         return type(layer).from_config(config)
+
+    def _copy_of_lambda(self, layer):
+        """With the function itself: one that went through a config loses its globals."""
+        return type(layer)(
+            layer.function,
+            output_shape=layer._output_shape,
+            mask=layer.mask,
+            arguments=layer.arguments,
+            dtype=layer.dtype_policy,
+            name=self.unique(self.rename(layer)),
+        )
 
     def unique(self, name: str) -> str:
         """`name`, or `name_1`, `name_2`, ... where it is taken."""

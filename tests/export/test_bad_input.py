@@ -21,6 +21,7 @@ if keras.backend.backend() != "tensorflow":
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
+VARIED = np.random.default_rng(0).normal(size=(8, 2))
 A, B = np.ones((8, 3), "float32"), np.ones((8, 2), "float32")
 
 
@@ -72,6 +73,97 @@ def test_int8_needs_data_and_enough_rows(model, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def heads_of(heads, **inputs):
+    tensors = {n: keras.Input(shape, dtype=dtype, name=n) for n, (shape, dtype) in inputs.items()}
+    return kmtl.MultiTaskModel(tensors, heads(**tensors))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: heads_of(lambda a: {"zeta": layers.Dense(2)(a), "raw": a}, a=((3,), "float32")),
+            "something of its own.*Received: head 'raw', which is input 'a'",
+        ),
+        (
+            lambda: heads_of(
+                lambda a: dict.fromkeys(("zeta", "mid"), layers.Dense(2)(a)), a=((3,), "float32")
+            ),
+            "something of its own.*Received: head '(zeta|mid)', which is head",
+        ),
+        (
+            lambda: heads_of(
+                lambda a: {"zeta": layers.Conv2D(2, 1)(a)}, a=((None, None, 2), "float32")
+            ),
+            r"sizes of inputs.*Received: \(None, None, 2\) for input 'a'",
+        ),
+        (
+            lambda: heads_of(
+                lambda a: {"zeta": layers.Flatten()(layers.Embedding(5, 2)(a))}, a=((3,), "int64")
+            ),
+            "Inputs must have one of the types.*Received: int64 for input 'a'",
+        ),
+    ],
+)
+def test_models_that_no_file_can_hold(build, message, tmp_path):
+    model = build()
+    with pytest.raises(ValueError, match=message):
+        export_litert(model, tmp_path / "m.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"overrides": ["zeta"]}, r"`overrides` must be a dict.*\['zeta'\]"),
+        ({"labels": ["zeta"]}, r"`labels` must be a dict.*\['zeta'\]"),
+        ({"labels": {"zeta": "abcd"}}, "list of names. Received: 'abcd' for 'zeta'"),
+        ({"labels": {"zeta": None}}, "list of names. Received: None for 'zeta'"),
+        ({"normalization": [1]}, r"`normalization` must be a dict.*\[1\]"),
+        ({"preprocessing": [1]}, r"`preprocessing` must be a dict.*\[1\]"),
+        ({"batch_size": 1.5}, "`batch_size` must be at least 1, or None. Received: batch_size=1.5"),
+        ({"batch_size": True}, "`batch_size` must be at least 1, or None.*batch_size=True"),
+        ({"batch_size": "1"}, "`batch_size` must be at least 1, or None.*batch_size='1'"),
+    ],
+)
+def test_arguments_of_wrong_types(model, kwargs, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export_litert(model, tmp_path / "m.tflite", **kwargs)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_somebody_else_s_is_not_replaced(model, tmp_path):
+    path, beside = tmp_path / "m.tflite", tmp_path / "m.json"
+    beside.write_text('{"precious": 1}')
+    with pytest.raises(FileExistsError, match=r"new or one that kmtl wrote.*m\.json"):
+        export_litert(model, path)
+    assert beside.read_text() == '{"precious": 1}' and not path.exists()
+    beside.unlink()
+    for _ in range(2):  # our own may be replaced
+        export_litert(model, path)
+
+
+def test_integers_that_do_not_fit_are_refused(tmp_path):
+    ids = keras.Input((2,), dtype="int32", name="ids")
+    h = layers.Flatten()(layers.Embedding(5, 2)(ids))
+    model = kmtl.MultiTaskModel(ids, {"zeta": layers.Dense(2)(h), "mid": layers.Dense(1)(h)})
+    typical = np.ones((8, 2), "int32")
+    runner = load_litert(
+        export_litert(model, tmp_path / "m.tflite", representative_data=typical).path
+    )
+    with pytest.raises(ValueError, match=r"'ids' must hold values of type int32.*4294967297"):
+        runner(typical.astype("int64") + 2**32)
+
+
+def test_inputs_that_the_chosen_tasks_do_not_need_may_be_given(tmp_path):
+    a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
+    heads = {"zeta": layers.Dense(2)(a), "mid": layers.Dense(1)(b)}
+    model = kmtl.MultiTaskModel({"a": a, "b": b}, heads)
+    path = tmp_path / "m.tflite"
+    export_litert(model, path, "int8", representative_data={"a": A, "b": VARIED}, tasks="mid")
+    assert set(load_litert(path).input_details) == {"b"}
+
+
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
 def test_a_weight_that_is_not_finite_is_named(value, tmp_path):
     x = keras.Input((3,))
@@ -108,7 +200,7 @@ def test_an_operation_that_needs_flex_names_the_layer(how, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-EARLIER = {"m.tflite": b"earlier model", "m.json": b"earlier metadata"}
+EARLIER = {"m.tflite": b"earlier model", "m.json": b'{"kmtl_version": "earlier"}'}
 
 
 @pytest.fixture
@@ -161,10 +253,10 @@ def test_a_path_below_a_file(model, tmp_path):
 def test_a_folder_in_the_way(model, name, tmp_path):
     (tmp_path / name).mkdir()
     other = tmp_path / ("m.json" if name == "m.tflite" else "m.tflite")
-    other.write_bytes(b"earlier")
+    other.write_bytes(EARLIER["m.json"])
     with pytest.raises(OSError, match=r"must be writable"):
         export_litert(model, tmp_path / "m.tflite")
-    assert other.read_bytes() == b"earlier"
+    assert other.read_bytes() == EARLIER["m.json"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.json", "m.tflite"]
 
 

@@ -8,6 +8,7 @@ from keras import ops
 from kmtl import backend
 from kmtl.export.quantization_aware.fake_quantize import (
     FakeQuantize,
+    RoundToGrid,
     fake_quantize,
     fake_quantize_kernel,
 )
@@ -21,8 +22,8 @@ RNG = np.random.default_rng(0)
 def test_golden_values():
     # Steps of 0.5 from -32 to 95.5, moved so that 0 is on the grid: it is already.
     x = ops.array([-40.0, -31.8, -0.24, 0.0, 0.26, 95.4, 200.0])
-    y, step = fake_quantize(x, -32.0, 95.5, 8)
-    assert float(step) == 0.5
+    y, step, zero = fake_quantize(x, -32.0, 95.5, 8)
+    assert float(step) == 0.5 and float(zero) == 64 - 128
     np.testing.assert_allclose(y, [-32.0, -32.0, 0.0, 0.0, 0.5, 95.5, 95.5])
 
 
@@ -124,5 +125,16 @@ def test_bias_is_rounded_by_the_steps_of_input_and_kernel():
     layer = QuantizedLayer(keras.layers.Dense(1))
     layer.build((None, 1))
     layer.layer.set_weights([np.array([[1.27]]), np.array([0.0263])])
-    y = layer(ops.zeros((2, 1)), steps=ops.full((2, 1), 0.5))
+    y = layer(ops.zeros((2, 1)), grid=ops.array([[0.5, -3.0]] * 2))
     np.testing.assert_allclose(y, [[0.025], [0.025]], rtol=1e-5)  # 5 steps of 0.5 * 0.01
+
+
+@pytest.mark.parametrize(
+    ("away_from_zero", "expected"), [(False, [3.0, -2.0, 1.5]), (True, [3.0, -2.5, 1.5])]
+)
+def test_means_are_rounded_by_the_integers_halves(away_from_zero, expected):
+    """The zero point tells on which side of 0 a half of the integers is: here 0.5, -9.5, -1.75."""
+    x = ops.array([[2.75, -2.25, 1.625]])
+    grid = ops.array([[0.5, -5.0]])
+    y = RoundToGrid(away_from_zero)(x, grid)
+    np.testing.assert_allclose(y[0], expected)

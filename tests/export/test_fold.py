@@ -387,3 +387,14 @@ def test_folded_layers_do_not_take_the_names_of_others():
     inputs = np.ones((2, 4), "float32")
     for task, expected in model.predict(inputs, verbose=0).items():
         np.testing.assert_allclose(folded.predict(inputs, verbose=0)[task], expected, rtol=1e-5)
+
+
+FACTOR = 3.0
+
+
+def test_a_lambda_keeps_its_globals():
+    x = keras.Input((3,))
+    scaled = layers.Lambda(lambda v: ops.square(v) * FACTOR)(x)
+    model = kmtl.MultiTaskModel(x, {"a": layers.Dense(1)(scaled), "b": scaled})
+    data = np.full((2, 3), 2.0, "float32")
+    np.testing.assert_array_equal(fold(model)(data)["b"], np.full((2, 3), 12.0))

@@ -436,3 +436,26 @@ def test_other_files_cannot_be_trained(two_heads, result, tmp_path):
     (tmp_path / "cut.tflite").write_bytes(result.path.read_bytes()[:-999])
     with pytest.raises(ValueError, match="must be whole"):
         load_trainable(tmp_path / "cut.tflite")
+
+
+def test_a_loss_that_moves_nothing_is_refused(tmp_path):
+    x = keras.Input((3,), name="x")
+    model = kmtl.MultiTaskModel(x, {"zeta": layers.Dense(1)(x), "mid": layers.Dense(2)(x)})
+    with pytest.raises(ValueError, match="task 'zeta' can be trained by.*moves no weight"):
+        export_trainable(
+            model, tmp_path / "m.tflite", "zeta", loss="sparse_categorical_crossentropy"
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_head_with_attention(tmp_path):
+    """The bias of its keys has a gradient of 0, but for rounding."""
+    keras.utils.set_random_seed(0)
+    x = keras.Input((6, 4), name="x")
+    s = layers.Dense(4)(x)
+    h = layers.Flatten()(layers.MultiHeadAttention(2, 3)(s, s))
+    heads = {"zeta": layers.Dense(2)(h), "mid": layers.Dense(2)(layers.Flatten()(s))}
+    result = export_trainable(
+        kmtl.MultiTaskModel(x, heads), tmp_path / "m.tflite", "zeta", loss="mse"
+    )
+    assert result.training_errors["update_error"] < 1e-4

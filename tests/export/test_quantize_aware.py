@@ -327,7 +327,7 @@ def test_export_of_another_type_than_trained(trained, tmp_path, kwargs):
         ({"ranges": "guessed"}, r"`ranges` must be one of .*Received: ranges='guessed'"),
         ({"ranges": "learned"}, r"`representative_data` must be given.*Received: None"),
         ({"keep_float": ["nose"]}, r"`keep_float` must name layers, .*'mid'.*Received: nose"),
-        ({"keep_float": "mid"}, r"`keep_float` must name layers, .*Received: mid"),
+        ({"freeze_after": -1}, "`freeze_after` must be at least 0, or None.*freeze_after=-1"),
         ({"target": "npu"}, r"`target` must be None, or one of \('edgetpu',\).*target='npu'"),
         ({"target": "edgetpu", "scheme": "int4"}, r"`target` must be None.*scheme='int4'"),
     ],
@@ -335,3 +335,80 @@ def test_export_of_another_type_than_trained(trained, tmp_path, kwargs):
 def test_bad_arguments(trained, kwargs, message):
     with pytest.raises(ValueError, match=message):
         quantize_aware(trained, **kwargs)
+
+
+def pooled_by_means():
+    x = keras.Input((8, 8, 2), name="image")
+    h = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+    h = layers.AveragePooling2D(2)(h)
+    return kmtl.MultiTaskModel(x, {"zeta": layers.Conv2D(2, 2)(h), "mid": layers.Flatten()(h)})
+
+
+def enlarged():
+    x = keras.Input((8, 8, 2), name="image")
+    h = layers.Conv2D(4, 3, padding="same", strides=2, activation="relu")(x)
+    up = layers.UpSampling2D(2, interpolation="bilinear")(h)
+    return kmtl.MultiTaskModel(
+        x, {"zeta": layers.Conv2D(2, 3)(up), "mid": layers.Dense(1)(layers.Flatten()(h))}
+    )
+
+
+@pytest.mark.parametrize("build", [pooled_by_means, enlarged])
+def test_means_of_values_on_a_grid_are_rounded_to_it(build):
+    keras.utils.set_random_seed(1)
+    model = quantize_aware(build(), "int8", X[:48], strict=True)
+    content = file_of(model)
+    assert set(inspect_bytes(content).float_ops) <= {"QUANTIZE", "DEQUANTIZE"}
+    for runtime in RUNTIMES:
+        expected, answers = model.predict(X, verbose=0), LiteRTModel(content, runtime)(X)
+        for task in expected:
+            np.testing.assert_allclose(answers[task], expected[task], atol=1e-6, err_msg=task)
+
+
+IDS = RNG.integers(1, 9, size=(48, 6)).astype("int32")
+
+
+def embedded(mask_zero):
+    ids = keras.Input((6,), dtype="int32", name="ids")
+    h = layers.Embedding(9, 4, mask_zero=mask_zero, name="words")(ids)
+    pooled = layers.GlobalAveragePooling1D(name="pooled")(h)
+    return kmtl.MultiTaskModel(
+        ids, {"zeta": layers.Dense(2)(pooled), "mid": layers.Dense(1)(layers.Flatten()(h))}
+    )
+
+
+@pytest.mark.parametrize("mask_zero", [False, True])
+def test_embeddings(mask_zero):
+    model = quantize_aware(embedded(mask_zero), "int8", IDS)
+    assert float_layers(model) == (["not_equal", "pooled"] if mask_zero else [])
+    content = file_of(model)
+    expected = model.predict(IDS, verbose=0)
+    for task, answers in LiteRTModel(content)(IDS).items():
+        np.testing.assert_allclose(answers, expected[task], atol=2e-3)
+    if mask_zero:
+        with pytest.raises(ValueError, match="integer form. Received: .*'pooled'"):
+            quantize_aware(embedded(mask_zero), "int8", IDS, strict=True)
+
+
+def test_loops_are_refused_before_training():
+    x = keras.Input((5, 3), name="x")
+    h = layers.Bidirectional(layers.GRU(4), name="both")(x)
+    heads = {"zeta": layers.LSTM(2, name="memory")(x), "mid": layers.Dense(1)(h)}
+    with pytest.raises(ValueError, match="where nothing loops.*Received: both, memory"):
+        quantize_aware(kmtl.MultiTaskModel(x, heads), "int8")
+
+
+def test_a_model_that_is_quantisation_aware_already(trained):
+    with pytest.raises(ValueError, match="must be trained in float.*Received: "):
+        quantize_aware(quantize_aware(trained, "int8"), "int4")
+
+
+def test_half_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        keras.utils.set_random_seed(1)
+        model = quantize_aware(pooled_by_means(), "int8", X[:48])
+        assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+        model.predict(X[:8], verbose=0)
+    finally:
+        keras.config.set_dtype_policy("float32")
