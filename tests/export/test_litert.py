@@ -166,11 +166,10 @@ def test_two_inputs_by_name_and_integers(tmp_path):
             np.testing.assert_allclose(y, expected[task], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("how", ["one_tensor", "equal_weights"])
-def test_heads_that_compute_the_same_are_refused(how, tmp_path):
+def test_heads_that_compute_the_same_are_refused(tmp_path):
     x = keras.Input((3,))
     h = layers.Dense(2, kernel_initializer="ones")(x)
-    twin = h if how == "one_tensor" else layers.Dense(2, kernel_initializer="ones")(x)
+    twin = layers.Dense(2, kernel_initializer="ones")(x)
     model = kmtl.MultiTaskModel(x, {"zeta": h, "alpha": twin, "mid": layers.Dense(2)(x)})
     path = tmp_path / "m.tflite"
     with pytest.raises(VerificationError, match="(?s)heads that compute the same.*alpha"):
