@@ -10,7 +10,7 @@ from kmtl.export.quantization.recipes import check_quantization
 from kmtl.export.quantization_aware.float_parts import quantizations_of
 from kmtl.export.quantization_aware.schemes import check_trained_for, is_quantize_aware
 
-INPUT_TYPES = ("float32", "float16", "int32", "int16", "int8", "uint8", "bool")
+INPUT_TYPES = ("float32", "float16", "int32", "int8", "uint8", "bool")
 
 
 def checked_quantization(model, quantization, overrides, target) -> str:

@@ -103,6 +103,12 @@ def heads_of(heads, **inputs):
             ),
             "Inputs must have one of the types.*Received: int64 for input 'a'",
         ),
+        (
+            lambda: heads_of(
+                lambda a: {"zeta": layers.Dense(2)(ops.cast(a, "float32"))}, a=((3,), "int16")
+            ),
+            "Inputs must have one of the types.*Received: int16 for input 'a'",
+        ),
     ],
 )
 def test_models_that_no_file_can_hold(build, message, tmp_path):
