@@ -14,27 +14,20 @@ from absl import flags
 
 from kmtl.cli.arrays import read_arrays
 from kmtl.cli.by_head import by_head
+from kmtl.cli.models import (
+    define_file_flags,
+    define_measuring_flags,
+    load_model,
+    read_inputs,
+)
 
 POSITIONAL = ("MODEL.keras",)
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds this command's flags."""
-    flags.DEFINE_string(
-        "data",
-        None,
-        "An .npz file with an array of validation inputs for each input, by name.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "labels", None, "An .npz file with labels of the data for each head.", flag_values=values
-    )
-    flags.DEFINE_list(
-        "metrics",
-        None,
-        "Keras metrics by head, as in seg:accuracy,depth:mae.",
-        flag_values=values,
-    )
+    """Adds this command's flags; the data are validation data."""
+    define_measuring_flags(values)
+    define_file_flags(values)
     flags.DEFINE_list(
         "budget", None, "Largest losses by head, as in seg:0.3,depth:0.5.", flag_values=values
     )
@@ -48,25 +41,7 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_string(
-        "representative_data",
-        None,
-        "An .npz file with typical inputs, for the ranges of integers; by default of the data.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "output",
-        None,
-        "The file to write; by default the model's name with the ending .tflite.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
         "plot", None, "A .png, .svg or .pdf file for the trade-off.", flag_values=values
-    )
-    flags.DEFINE_integer(
-        "batch_size",
-        1,
-        "Rows that the file computes at a time, 0 for any number; 1 by default.",
-        flag_values=values,
     )
     flags.DEFINE_integer(
         "max_evaluations", 200, "Largest number of files to measure.", flag_values=values
@@ -77,7 +52,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, model_path: str) -> None:
     """Writes the best file of the model at `model_path`."""
-    from kmtl.cli.models import load_model
     from kmtl.export import autotune
     from kmtl.export.tuning.trade_off import check_plot
 
@@ -86,19 +60,15 @@ def main(values: flags.FlagValues, model_path: str) -> None:
     if values.plot is not None:
         check_plot(values.plot)
     model = load_model(model_path)
-    names = [x.name for x in model.inputs]
-    samples = values.representative_data
-    if samples is not None:
-        samples = read_arrays("representative_data", samples, names)
     found = autotune(
         model,
         values.output or Path(model_path).with_suffix(".tflite"),
-        read_arrays("data", values.data, names),
+        read_inputs("data", values.data, model),
         read_arrays("labels", values.labels, metrics, what="head with a metric"),
         metrics,
         budget,
         target=values.target,
-        representative_data=samples,
+        representative_data=read_inputs("representative_data", values.representative_data, model),
         types=values.types,
         batch_size=values.batch_size or None,
         max_evaluations=values.max_evaluations,

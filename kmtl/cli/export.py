@@ -11,7 +11,13 @@ from pathlib import Path
 
 from absl import flags
 
-from kmtl.cli.models import define_export_flags, load_model, read_inputs, show_errors
+from kmtl.cli.models import (
+    define_export_flags,
+    define_file_flags,
+    load_model,
+    read_inputs,
+    show_errors,
+)
 
 POSITIONAL = ("MODEL.keras",)
 
@@ -27,6 +33,7 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     define_export_flags(values, "integer activations need it")
+    define_file_flags(values)
     flags.DEFINE_list(
         "overrides",
         [],
@@ -43,18 +50,6 @@ def define_flags(values: flags.FlagValues) -> None:
         "task_signatures",
         False,
         "Add a signature for each task, which runs only what this task needs.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "output",
-        None,
-        "The file to write; by default the model's name with the ending .tflite.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "batch_size",
-        1,
-        "Rows that the file computes at a time, 0 for any number; 1 by default.",
         flag_values=values,
     )
 

@@ -30,6 +30,47 @@ def define_export_flags(values: flags.FlagValues, data_use: str) -> None:
     )
 
 
+def define_file_flags(values: flags.FlagValues) -> None:
+    """Adds the flags of the commands that write a .tflite file."""
+    flags.DEFINE_string(
+        "output",
+        None,
+        "The file to write; by default the model's name with the ending .tflite.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "batch_size",
+        1,
+        "Rows that the file computes at a time, 0 for any number; 1 by default.",
+        flag_values=values,
+    )
+
+
+def define_measuring_flags(values: flags.FlagValues) -> None:
+    """Adds the flags of the commands that measure each head on labelled data."""
+    flags.DEFINE_string(
+        "data", None, "An .npz file with an array for each input, by name.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "labels",
+        None,
+        "An .npz file with labels of the data for each head that has a metric, by name.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "metrics",
+        None,
+        "Keras metrics by head, as in left:accuracy,right:mae.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "representative_data",
+        None,
+        "An .npz file with typical inputs, for the ranges of integers; by default of the data.",
+        flag_values=values,
+    )
+
+
 def load_model(path: str):
     """The model that `model.save` wrote to `path`.
 

@@ -12,34 +12,14 @@ from absl import flags
 
 from kmtl.cli.arrays import read_arrays
 from kmtl.cli.by_head import by_head
-from kmtl.cli.models import load_model, read_inputs
+from kmtl.cli.models import define_measuring_flags, load_model, read_inputs
 
 POSITIONAL = ("MODEL.keras",)
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Adds this command's flags."""
-    flags.DEFINE_string(
-        "data", None, "An .npz file with an array for each input, by name.", flag_values=values
-    )
-    flags.DEFINE_string(
-        "labels",
-        None,
-        "An .npz file with labels of the data for each head that has a metric, by name.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "representative_data",
-        None,
-        "An .npz file with typical inputs, for the ranges of integers; by default of the data.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "metrics",
-        None,
-        "Keras metrics by head, as in left:accuracy,right:mae.",
-        flag_values=values,
-    )
+    define_measuring_flags(values)
     flags.DEFINE_list(
         "quantizations",
         None,
