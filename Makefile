@@ -44,10 +44,12 @@ notebooks: $(INSTALLED)  ## Run the notebooks of colab/
 bench: $(INSTALLED)  ## Run the benchmarks; results in docs/results
 	$(BIN)/python -m benchmarks --output=docs/results
 	$(BIN)/python -m benchmarks.deployment --output=docs/results
+	$(BIN)/python -m benchmarks.scaling_page
 
-reproduce: $(INSTALLED)  ## Train MultiDigits with every weighting and for integers; tables in docs/results
+reproduce: $(INSTALLED)  ## Train MultiDigits with every weighting and for integers, and Tox21 (folder TOX21=...); tables in docs/results
 	$(BIN)/python -m benchmarks.weighting_accuracy --output=docs/results
 	$(BIN)/python -m benchmarks.quantization_accuracy --output=docs/results
+	$(BIN)/python -m benchmarks.tox21 --data=$(or $(TOX21),../shared/data/tox21) --output=docs/results
 
 # They have an environment of their own, so that .venv holds what kmtl needs and nothing else.
 peers: $(PEERS)  ## Install the libraries that bench compares with; freeze TorchJD's values for test

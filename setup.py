@@ -39,8 +39,16 @@ TFMOT_REQUIRES = [
     "tf-keras",  # Keras 2, the only one that it works on; of the same version as TensorFlow
 ]
 
+TRAIN_REQUIRES = [
+    "pydantic>=2",  # checks configurations and says which key is wrong
+    "pyyaml",  # reads them
+    "pandas",  # reads .csv files and takes their columns apart
+    "pyarrow",  # reads Parquet files, for pandas
+]
+
 TEST_REQUIRES = [
     *DEMO_REQUIRES,  # tests and notebooks cover the demo
+    *TRAIN_REQUIRES,  # tests of `kmtl train`
     *TFMOT_REQUIRES,  # tests of `kmtl.export.tfmot`
     "tensorboard",  # `log_dir` of callbacks; nothing else needs it
     "pytest",  # test runner
@@ -78,6 +86,7 @@ setup(
         "demo": DEMO_REQUIRES,
         "onnx": ONNX_REQUIRES,
         "tfmot": TFMOT_REQUIRES,
+        "train": TRAIN_REQUIRES,
         "test": TEST_REQUIRES,
     },
     # `export/` stands beside `kmtl/` in the repository but is installed as kmtl.export only:
@@ -90,7 +99,13 @@ setup(
     ],
     package_dir={"kmtl.export": "export"},
     package_data={
-        "kmtl": ["demo/*.html", "demo/*.j2", "demo/**/*.html", "demo/**/*.j2"],
+        "kmtl": [
+            "demo/*.html",
+            "demo/*.j2",
+            "demo/**/*.html",
+            "demo/**/*.j2",
+            "training/*.yaml",
+        ],
         "kmtl.export.quantization": ["recipes/*.json"],
         "kmtl.export.reporting": ["*.css", "*.j2"],
     },

@@ -12,7 +12,10 @@ from benchmarks.timing import UNITS, Comparison
 from benchmarks.versions import versions
 
 # In this order, so that importing in fresh processes is timed while this one is still idle.
-BENCHMARKS = ("import_time", "stacked_heads", "latency", "many_heads", "weighting_step")
+BENCHMARKS = (
+    "import_time", "stacked_heads", "latency", "many_heads", "weighting_step", "task_count",
+    "scaling", "input_speed",
+)  # fmt: skip
 COLUMNS = (
     "case", "measured", "median", "against", "median", "ratio", "quartiles", "target", "verdict",
 )  # fmt: skip

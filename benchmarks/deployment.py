@@ -3,7 +3,9 @@
 Two networks of two heads are trained on real digits and exported in every type. A row has the
 file's size, the runtime's latency and each head's accuracy on test images, all against the float32
 file of the same network. Latencies of a network's files are taken in turns. A drop's standard
-error is that of the paired differences, image by image. Takes some 10 minutes.
+error is that of the paired differences, image by image. The small network is trained from several
+seeds for the verdict on training for integers, whose error is that over them. Takes some 15
+minutes.
 """
 
 import json
@@ -18,6 +20,7 @@ from tqdm import tqdm
 import kmtl
 from benchmarks.deployment_page import FLOAT, SCHEMES, THREADS, page, plot, trained
 from benchmarks.digit_networks import NETWORKS, TASKS, images_for, train
+from benchmarks.file_floor import floor_bytes
 from benchmarks.latency import time_files
 from benchmarks.timing import compare
 from benchmarks.versions import versions
@@ -29,6 +32,8 @@ _ROUNDS = flags.DEFINE_integer("rounds", 200, "Turns of each file's latency.", l
 
 TRAIN, TEST, CALIBRATION = 5000, 4000, 256
 FLOAT_ON = "float32, trained on"
+# The rows that tell whether training for a type helped, one training after another.
+COMPARED = (FLOAT, *SCHEMES, *map(trained, SCHEMES))
 EDGE_TPU = "int8_io for Edge TPU"
 # These types have no kernel for depthwise convolutions, which get 8 bits instead.
 NO_DEPTHWISE = {"dynamic_int4": "dynamic_int8", "dynamic_int4_block32": "dynamic_int8"}
@@ -58,24 +63,19 @@ def main(argv) -> None:
 
 def run(network, digits) -> dict:
     """The network's size, settings, and for each file what was measured."""
-    keras.utils.set_random_seed(0)
-    train_data, test = (images_for(network, x) for x in (digits.train, digits.test))
-    model = network.make(TASKS, network.shape)
-    train(model, train_data, network.epochs, network.rate)
-    samples = train_data[0][:CALIBRATION]
+    data, test = (images_for(network, x) for x in (digits.train, digits.test))
     with tempfile.TemporaryDirectory() as folder:
-        files, refused = {}, {}
-        for label, export in tqdm(exports(model, network, train_data, samples).items()):
-            path = Path(folder) / f"{len(files)}.tflite"
-            try:
-                export(path)
-                files[label] = path
-            except VerificationError as error:
-                refused[label] = str(error)
+        model, files, refused = write_files(network, data, Path(folder), seed=0)
         right = {label: correct(path, test) for label, path in tqdm(files.items())}
-        row = samples[:1]
+        row = data[0][:1]
         seconds = {n: time_files(files, row, _ROUNDS.value, n) for n in THREADS}
         sizes = {label: path.stat().st_size for label, path in files.items()}
+        floor = floor_bytes(files["int8"].read_bytes())
+    trainings = [right]
+    for seed in range(1, network.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            _, files, _ = write_files(network, data, Path(folder), seed, COMPARED)
+            trainings.append({label: correct(path, test) for label, path in files.items()})
     return {
         "parameters": model.count_params(),
         "shape": network.shape,
@@ -83,6 +83,7 @@ def run(network, digits) -> dict:
         "rate": network.rate,
         "more": network.more,
         "bytes_target": network.bytes_target,
+        "int8_floor": floor,
         "refused": refused,
         "rows": {
             label: {
@@ -91,18 +92,41 @@ def run(network, digits) -> dict:
                 "accuracy": {t: float(np.mean(right[label][t])) for t in TASKS},
                 "drop": {t: drop(right[FLOAT][t], right[label][t]) for t in TASKS},
             }
-            for label in files
+            for label in right
+        },
+        "trainings": len(trainings),
+        # Points lost against float32, of each training.
+        "lost": {
+            label: {t: [drop(r[FLOAT][t], r[label][t])[0] for r in trainings] for t in TASKS}
+            for label in COMPARED
         },
         # Points lost by training for a type, against the same type after training.
         "change": {
-            scheme: {t: drop(right[scheme][t], right[trained(scheme)][t]) for t in TASKS}
+            scheme: {t: paired(trainings, scheme, trained(scheme), t) for t in TASKS}
             for scheme in SCHEMES
         },
     }
 
 
-def exports(model, network, data, samples) -> dict:
+def write_files(network, data, folder, seed, labels=None) -> tuple:
+    """The trained model, the files of these rows of the table (all), and why others are not."""
+    keras.utils.set_random_seed(seed)
+    model = network.make(TASKS, network.shape)
+    train(model, data, network.epochs, network.rate)
+    rows, files, refused = exports(model, network, data, seed), {}, {}
+    for label in tqdm(labels or rows):
+        path = folder / f"{len(files)}.tflite"
+        try:
+            rows[label](path)
+            files[label] = path
+        except VerificationError as error:
+            refused[label] = str(error)
+    return model, files, refused
+
+
+def exports(model, network, data, seed) -> dict:
     """The table's rows: label -> a function that writes the file."""
+    samples = data[0][:CALIBRATION]
 
     def post_training(model, quantization, **kwargs):
         return lambda path: export_litert(
@@ -111,7 +135,7 @@ def exports(model, network, data, samples) -> dict:
 
     def trained_for(scheme):
         def export(path):
-            keras.utils.set_random_seed(0)
+            keras.utils.set_random_seed(seed)
             aware = quantize_aware(model, scheme, representative_data=samples)
             train(aware, data, *network.more[scheme])
             export_litert(aware, path, representative_data=samples)
@@ -119,7 +143,7 @@ def exports(model, network, data, samples) -> dict:
         return export
 
     def trained_on(path):
-        keras.utils.set_random_seed(0)
+        keras.utils.set_random_seed(seed)
         copy = keras.models.clone_model(model)
         copy.set_weights(model.get_weights())
         train(copy, data, *network.more[FLOAT])
@@ -146,6 +170,15 @@ def drop(before, after) -> tuple[float, float]:
     """Points that accuracy fell, and the standard error of this paired difference."""
     lost = 100 * (before.astype("float64") - after)
     return float(lost.mean()), float(lost.std(ddof=1) / len(lost) ** 0.5)
+
+
+def paired(trainings, before, after, task) -> tuple[float, float]:
+    """Points lost from one row to another and their standard error, over trainings if several."""
+    found = [drop(right[before][task], right[after][task]) for right in trainings]
+    if len(found) == 1:
+        return found[0]
+    points = [lost for lost, _ in found]
+    return float(np.mean(points)), float(np.std(points, ddof=1) / len(points) ** 0.5)
 
 
 def timing(seconds, label) -> dict:

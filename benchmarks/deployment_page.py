@@ -1,5 +1,7 @@
 """The page of `benchmarks.deployment`: tables, verdicts and the picture."""
 
+import numpy as np
+
 from benchmarks.digit_networks import TASKS
 from benchmarks.plots import by_type
 
@@ -35,11 +37,17 @@ def page(record) -> str:
 def describe(found) -> str:
     shape = "x".join(map(str, found["shape"]))
     more = ", ".join(f"{n} {epochs} from {rate:g}" for n, (epochs, rate) in found["more"].items())
-    return (
+    text = (
         f"{found['parameters']:,} parameters, images of {shape}; {found['epochs']} epochs of Adam "
         f"from {found['rate']:g}. Epochs more of what is trained on, or for a type: {more}; "
         "chosen on other images than the test's."
     )
+    if found["trainings"] > 1:
+        text += (
+            f" The table is of the first of {found['trainings']} trainings, each from a seed of "
+            "its own; below it are means over all, ± the standard error of paired differences."
+        )
+    return text
 
 
 def table(found) -> str:
@@ -69,24 +77,29 @@ def targets(found) -> str:
     if found["bytes_target"]:
         size, target = rows["int8"]["bytes"] / rows[FLOAT]["bytes"], found["bytes_target"]
         said = f"int8's bytes are {size:.3f} of float32's"
-        lines.append(f"{said}, at most {target}: {'met' if size <= target else 'missed'}")
+        floor = found["int8_floor"] / rows[FLOAT]["bytes"]
+        lines.append(
+            f"{said}, at most {target}: {'met' if size <= target else 'missed'}; "
+            f"of these, weights, biases and scales alone take {floor:.4f}"
+        )
     for scheme in SCHEMES:
         for task in TASKS:
-            before, after = (rows[x]["drop"][task][0] for x in (scheme, trained(scheme)))
+            before, after = (np.mean(found["lost"][x][task]) for x in (scheme, trained(scheme)))
             said = f"{scheme}, {task}: {before:+.2f} points lost, {after:+.2f} when trained for it"
             if before > NOISE:
                 share = (before - after) / before
                 verdict = "met" if share >= RECOVERED else "missed"
                 said += f"; {share:.0%} won back, at least {RECOVERED:.0%}: {verdict}"
-            lines.append(f"{said}; {not_worse(*found['change'][scheme][task])}")
+            lines.append(f"{said}; {not_worse(*found['change'][scheme][task], found['trainings'])}")
     return "\n".join(f"- {line}" for line in lines)
 
 
-def not_worse(points, error) -> str:
-    """Whether training for a type ended no worse, as far as the images can tell."""
+def not_worse(points, error, trainings) -> str:
+    """Whether training for a type ended no worse, as far as the noise lets it be told."""
     if points <= 0:
-        return "not worse: met"
-    verdict = "missed" if points > 2 * error else "within the noise of the test images"
+        return f"better by {-points:.2f} ± {error:.2f}: met"
+    noise = f"{trainings} trainings" if trainings > 1 else "the test images"
+    verdict = "missed" if points > 2 * error else f"within the noise of {noise}"
     return f"worse by {points:.2f} ± {error:.2f}: {verdict}"
 
 

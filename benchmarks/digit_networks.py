@@ -67,6 +67,7 @@ class Network:
         rate: The learning rate at the start, from which it falls to 0 along a cosine.
         more: Type -> epochs and rate of training that goes on in it, from `quantize_aware`.
         bytes_target: Largest accepted size of the int8 file over float32's, or None.
+        seeds: Trainings from the beginning that tell what training for a type does.
     """
 
     make: Callable[[Sequence[str], Sequence[int]], keras.Model]
@@ -75,6 +76,7 @@ class Network:
     rate: float
     more: Mapping[str, tuple[int, float]]
     bytes_target: float | None = None
+    seeds: int = 1
 
 
 NETWORKS = {
@@ -84,6 +86,7 @@ NETWORKS = {
         epochs=10,
         rate=2e-3,
         more={"float32": (2, 1e-3), "int8": (2, 1e-4), "int4": (2, 1e-3)},
+        seeds=5,
     ),
     "MobileNetV2-size": Network(
         make=mobilenet_v2,

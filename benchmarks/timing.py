@@ -55,6 +55,16 @@ def stopwatch(run: Callable[[], object], calls: int = 1) -> Callable[[], float]:
     return seconds
 
 
+def after_another(step: Callable[[], object]) -> Callable[[], float]:
+    """A timer of one step that follows another, which brings its data back into the caches."""
+
+    def seconds():
+        step()
+        return stopwatch(step)()
+
+    return seconds
+
+
 def interleave(
     timers: Mapping[str, Callable[[], float]], rounds: int, warmup: int = 1
 ) -> dict[str, list[float]]:

@@ -5,7 +5,6 @@ import gc
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,10 +13,10 @@ import numpy as np
 from keras import ops
 
 import kmtl
-from benchmarks import networks
+from benchmarks import memory, networks
 from benchmarks.plots import ratios_over_tasks
 from benchmarks.stacked_heads import BATCH, FEATURES, TRUNK
-from benchmarks.timing import Comparison, compare, compare_values, interleave, stopwatch
+from benchmarks.timing import Comparison, after_another, compare, compare_values, interleave
 from kmtl.weighting import GradientWeighting, JacobianWeighting
 
 REPRESENTATION_TARGET = 1.1
@@ -116,7 +115,7 @@ def step_timer(network: str, num_tasks: int, weighting) -> Callable[[], float]:
     model, data = make_model(network, num_tasks, weighting)
     model.make_train_function()
     iterator = iter(data)
-    return _turn(lambda: float(model.train_function(iterator)["loss"]))
+    return after_another(lambda: float(model.train_function(iterator)["loss"]))
 
 
 def make_model(network: str, num_tasks: int, weighting):
@@ -178,25 +177,13 @@ def solver_timer(rule, gramian, jacobian, losses) -> Callable[[], float]:
     solve(gradients, losses)  # creates the state, which a compiled function cannot
     # As in a training step of Keras on a CPU, which uses XLA only where kmtl asks for it.
     function = tf.function(solve, jit_compile=rule.compiles, autograph=False)
-    return _turn(lambda: function(gradients, losses).numpy())
-
-
-_PEAK_PROGRAM = """
-import sys
-from benchmarks import weighting_step
-print(weighting_step.peak_mib(sys.argv[1]))
-"""
+    return after_another(lambda: function(gradients, losses).numpy())
 
 
 def memory_rows() -> list[Comparison]:
     """The most memory that a process has held after a few steps, all that it imports included."""
     names = (PLAIN, _representation("PCGrad"), _exact("PCGrad"))
-    peaks = {name: [] for name in names}
-    for _ in range(MEMORY_PROCESSES):
-        for name in names:
-            command = [sys.executable, "-c", _PEAK_PROGRAM, name]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            peaks[name].append(float(done.stdout.split()[-1]))
+    peaks = memory.peaks(take_steps, names, MEMORY_PROCESSES)
     case = f"memory, MLP, {MEMORY_TASKS} tasks"
     return [
         compare_values(case, peaks, names[1], PLAIN, MEMORY_TARGET, "MiB"),
@@ -204,14 +191,11 @@ def memory_rows() -> list[Comparison]:
     ]
 
 
-def peak_mib(name: str) -> float:
-    """The peak of this process after a few steps with the rule, by Linux's account."""
+def take_steps(name: str) -> None:
+    """A few steps with the rule."""
     step = step_timer("MLP", MEMORY_TASKS, make_rule(name))
     for _ in range(5):
         step()
-    # Not `getrusage`, which begins with the peak of the process that started this one.
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").open())
-    return float(status["VmHWM"].split()[0]) / 1024
 
 
 class Peers:
@@ -320,16 +304,6 @@ def plot(rows: Sequence[Mapping], path: Path) -> None:
 
 def case_of(network: str, num_tasks: int) -> str:
     return f"{network}, {num_tasks} tasks"
-
-
-def _turn(step: Callable[[], object]) -> Callable[[], float]:
-    """A timer of one step that follows another, which brings its data back into the caches."""
-
-    def seconds():
-        step()
-        return stopwatch(step)()
-
-    return seconds
 
 
 def _representation(rule: str) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import keras
 import numpy as np
 
+from kmtl.export.indices import check_embedded, embedded
+
 MAX_SAMPLES = 512
 
 
@@ -75,15 +77,16 @@ def noise_samples(model: keras.Model, rows: int) -> dict[str, np.ndarray]:
     """Standard normal inputs by name.
 
     Raises:
-        ValueError: for an integer input, whose range nobody told.
+        ValueError: for an input of indices, whose range nobody told.
     """
     rng = np.random.default_rng(0)
     noise = {}
     for x in model.inputs:
-        if "float" not in x.dtype:
+        if "float" not in x.dtype or any(embedded([x])):
             raise ValueError(
                 f"`representative_data` must be given for integer inputs, whose range kmtl "
-                f"cannot know. Received: None for input {x.name!r} of type {x.dtype}"
+                f"cannot know, and for those of an Embedding. "
+                f"Received: None for input {x.name!r} of type {x.dtype}"
             )
         noise[x.name] = rng.normal(size=(rows, *x.shape[1:])).astype(x.dtype)
     return noise
@@ -127,7 +130,7 @@ def calibration_batches(
 
 
 def as_named_arrays(data, inputs: dict) -> dict[str, np.ndarray]:
-    """Inputs by name as arrays of the model's types, checked for names, shapes and NaN.
+    """Inputs by name as arrays of the model's types, checked for names, shapes, NaN and indices.
 
     Args:
         data: Array (one input) or mapping of input name -> array.
@@ -179,4 +182,5 @@ def as_named_arrays(data, inputs: dict) -> dict[str, np.ndarray]:
     rows = {name: len(array) for name, array in arrays.items()}
     if len(set(rows.values())) > 1:
         raise ValueError(f"All inputs must have the same number of rows. Received: {rows}")
+    check_embedded(arrays, inputs)
     return arrays

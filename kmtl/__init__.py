@@ -13,8 +13,10 @@ from kmtl.version import __version__ as __version__
 _SCRIPT = Path((getattr(sys, "argv", None) or [""])[0]).stem
 if _SCRIPT != "kmtl" and "kmtl.cli.main" not in sys.orig_argv:
     from kmtl import callbacks as callbacks
+    from kmtl import data as data
     from kmtl import datasets as datasets
     from kmtl import layers as layers
+    from kmtl import losses as losses
     from kmtl import metrics as metrics
     from kmtl import models as models
     from kmtl import regularizers as regularizers
@@ -25,8 +27,10 @@ __all__ = [
     "MultiTaskModel",
     "__version__",
     "callbacks",
+    "data",
     "datasets",
     "layers",
+    "losses",
     "metrics",
     "models",
     "regularizers",

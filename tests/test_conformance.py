@@ -4,10 +4,12 @@ A class without a row fails the suite, and so does a row of a class that is gone
 """
 
 import inspect
+import json
 
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 import kmtl
 from kmtl.testing import check_gradient_weighting, check_layer, check_regularizer, check_weighting
@@ -47,6 +49,19 @@ LAYERS = [
         {"units": 2, "num_tasks": 3, "use_bias": False, "kernel_regularizer": "l2"},
         (4, 4, 3),
         [(4, 4, 2)] * 3,
+    ),
+    (L.TaskBatchNormalization, {"num_sources": 3}, [(6,), ()], (6,)),
+    (
+        L.TaskBatchNormalization,
+        {"num_sources": 2, "axis": 1, "momentum": 0.9, "shared_affine": True},
+        [(4, 5, 3), (1,)],
+        (4, 5, 3),
+    ),
+    (
+        L.TaskBatchNormalization,
+        {"num_sources": 2, "epsilon": 0.1, "center": False, "scale": False},
+        [(5, 4), (1,)],
+        (5, 4),
     ),
     (L.FactorizedDense, {"units": 5, "num_tasks": 3}, (4,), [(5,)] * 3),
     (
@@ -92,6 +107,28 @@ REGULARIZERS = [
     (kmtl.regularizers.OrthogonalSubspaces, {}, (4, 6)),
     (kmtl.regularizers.OrthogonalSubspaces, {"strength": 0.5, "num_subspaces": 3}, (3, 3, 2, 6)),
     (kmtl.regularizers.OrthogonalSubspaces, {"num_gates": 4}, (5, 16)),
+]
+
+# class, constructor arguments
+LOSSES = [
+    (kmtl.losses.MaskedMultiLabelLoss, {}),
+    (
+        kmtl.losses.MaskedMultiLabelLoss,
+        {"positive_weight": [2.0, 0.5], "from_logits": False, "normalize": "global", "missing": -1},
+    ),
+]
+METRICS = [
+    (kmtl.metrics.MaskedMeanAUC, {"num_tasks": 3}),
+    (
+        kmtl.metrics.MaskedMeanAUC,
+        {
+            "num_tasks": 3,
+            "num_thresholds": 50,
+            "reduction": "median",
+            "from_logits": True,
+            "missing": -1,
+        },
+    ),
 ]
 
 # class, constructor arguments
@@ -192,15 +229,47 @@ def label(value):
     return value.__name__ if inspect.isclass(value) else str(value).replace(" ", "")
 
 
+@keras.saving.register_keras_serializable()
+class FloatingSource(L.TaskBatchNormalization):
+    """Reads `source` from floats, as all inputs are that `check_layer` makes."""
+
+    def call(self, inputs, training=None):
+        return super().call([inputs[0], ops.cast(inputs[1], "int32")], training=training)
+
+    def compute_output_spec(self, inputs, *args, **kwargs):
+        inputs = [inputs[0], keras.KerasTensor(inputs[1].shape, "int32")]
+        return super().compute_output_spec(inputs, *args, **kwargs)
+
+
+def with_source(shape, rng):
+    features = len(shape) > 1 and shape[1:] != (1,)
+    return (rng.normal(size=shape) if features else rng.integers(0, 2, shape)).astype("float32")
+
+
 @pytest.mark.parametrize(("cls", "kwargs", "inputs", "outputs"), LAYERS, ids=label)
 @pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
 def test_layer(cls, kwargs, inputs, outputs):
-    check_layer(cls, kwargs, inputs, outputs)
+    if cls is L.TaskBatchNormalization:
+        check_layer(FloatingSource, kwargs, inputs, outputs, make_inputs=with_source)
+    else:
+        check_layer(cls, kwargs, inputs, outputs)
 
 
 @pytest.mark.parametrize(("cls", "kwargs", "shape"), REGULARIZERS, ids=label)
 def test_regularizer(cls, kwargs, shape):
     check_regularizer(cls, kwargs, shape)
+
+
+@pytest.mark.parametrize(("cls", "kwargs"), LOSSES + METRICS, ids=label)
+def test_loss_and_metric(cls, kwargs):
+    made = cls(**kwargs)
+    for key, value in kwargs.items():
+        assert getattr(made, key) == value
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(made)))
+    again = keras.saving.deserialize_keras_object(config)
+    assert type(again) is cls
+    # As text, since NaN does not equal itself.
+    assert json.dumps(again.get_config()) == json.dumps(made.get_config())
 
 
 @pytest.mark.parametrize(("cls", "kwargs"), WEIGHTINGS, ids=label)
@@ -218,9 +287,11 @@ def test_gradient_weighting(cls, kwargs, properties):
     [
         (kmtl.layers, keras.layers.Layer, LAYERS),
         (kmtl.regularizers, keras.regularizers.Regularizer, REGULARIZERS),
+        (kmtl.losses, keras.losses.Loss, LOSSES),
+        (kmtl.metrics, keras.metrics.Metric, METRICS),
         (kmtl.weighting, kmtl.weighting.TaskWeighting, WEIGHTINGS + GRADIENT_WEIGHTINGS),
     ],
-    ids=["layers", "regularizers", "weighting"],
+    ids=["layers", "regularizers", "losses", "metrics", "weighting"],
 )
 def test_every_public_class_has_a_row(room, base, rows):
     public = {getattr(room, name) for name in room.__all__}

@@ -9,7 +9,17 @@ import pytest
 
 import kmtl
 
-ROOMS = ["callbacks", "datasets", "layers", "metrics", "models", "regularizers", "weighting"]
+ROOMS = [
+    "callbacks",
+    "data",
+    "datasets",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "regularizers",
+    "weighting",
+]
 MODULES = [importlib.import_module(f"kmtl.{room}") for room in ROOMS]
 PUBLIC = sorted(
     {

@@ -18,19 +18,20 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS = (
     ("version",),
     ("backend", "ops"),
-    ("regularizers", "losses", "metrics", "weighting", "datasets"),
+    ("regularizers", "losses", "metrics", "weighting", "data", "datasets"),
     ("layers", "auxiliary", "grouping"),
     ("models", "callbacks"),
     ("kmtl", "testing"),
     ("export",),
-    ("demo",),
+    ("demo", "training"),
     ("cli",),
 )
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 
 # The same inside of export/. "export" is the file export/__init__.py.
 EXPORT_ROWS = (
-    ("files", "samples", "compare"),
+    ("files", "compare", "indices"),
+    ("samples",),
     ("folding", "flatbuffers"),
     ("runtime",),
     ("quantization",),
@@ -46,7 +47,7 @@ EXPORT_ROW_OF = {room: row for row, rooms in enumerate(EXPORT_ROWS) for room in 
 
 # All of Keras that the other rooms need is public and the same on every backend.
 BACKEND_PACKAGES = ("tensorflow", "jax", "keras.src")
-BACKEND_ROOMS = ("backend", "export", "demo", "cli")
+BACKEND_ROOMS = ("backend", "data", "export", "demo", "training", "cli")
 
 # Not needed for training, slow to import, or not installed everywhere.
 NOT_FOR_TRAINING = (

@@ -1,7 +1,6 @@
-"""Keras to a float32 LiteRT flatbuffer; the only place that calls TensorFlow's converter.
+"""Keras to a float32 LiteRT flatbuffer, through TensorFlow's converter.
 
-Each conversion leaks somewhat more than the model's size (tensorflow#122598), so that `autotune`
-converts once for all types. A process for each would take seconds to start TensorFlow.
+The model is traced in this process and converted in another (see `converter.py`).
 """
 
 import contextlib
@@ -15,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from kmtl.export.flatbuffers.argument_names import spelled
+from kmtl.export.flatbuffers.converter import converter
 from kmtl.models.graph import run
 
 SIGNATURE = "serving_default"
@@ -121,29 +121,25 @@ def convert_signatures(
 
     Raises:
         ValueError: if an operation has no builtin LiteRT form; the message names the scope.
+        RuntimeError: if the converter fails otherwise; this process lives on.
     """
     import tensorflow as tf
 
+    converter.start()
     module = tf.Module()
     module.variables_of_model = list(variables)
     # Conversion needs no gradients of the functions, whose tracing fails on some.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    try:
-        with tempfile.TemporaryDirectory() as folder, quiet_loggers():
+    with tempfile.TemporaryDirectory() as folder:
+        with quiet_loggers():
             tf.saved_model.save(module, folder, signatures=dict(signatures), options=options)
-            converter = tf.lite.TFLiteConverter.from_saved_model(
-                folder, signature_keys=list(signatures)
-            )
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-            if integers:
-                converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            with quiet_stderr():
-                return converter.convert()
-    except Exception as error:  # the converter's own type is private
-        unsupported = _unsupported(str(error), scopes)
-        if unsupported is None:
-            raise
-        raise unsupported from None  # the original goes over many pages
+        try:
+            return converter.convert(folder, list(signatures), integers)
+        except RuntimeError as error:
+            unsupported = _unsupported(str(error), scopes)
+            if unsupported is None:
+                raise
+            raise unsupported from None  # the original goes over many pages
 
 
 def _unsupported(text, scopes) -> ValueError | None:

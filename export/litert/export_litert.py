@@ -11,6 +11,7 @@ import keras
 from kmtl.export.edgetpu.lint import TARGETS, Lint
 from kmtl.export.edgetpu.target import check_request, lint_for_compiler
 from kmtl.export.files import check_replaceable, write_together
+from kmtl.export.flatbuffers.converter import converter
 from kmtl.export.flatbuffers.task_signatures import with_task_signatures
 from kmtl.export.folding.fold import fold
 from kmtl.export.litert.arguments import (
@@ -175,6 +176,7 @@ def export_litert(
     preprocessing = checked_mapping("preprocessing", preprocessing)
     if preprocessing:
         model = with_preprocessing(model, preprocessing)
+    converter.start()  # it gets ready meanwhile
     plain = fold(model, tasks)
     check_deployable(plain)
     labels = checked_labels(labels, plain)

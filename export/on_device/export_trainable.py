@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 
 from kmtl.export.files import check_replaceable, write_together
+from kmtl.export.flatbuffers.converter import converter
 from kmtl.export.flatbuffers.inspection import read_signatures
 from kmtl.export.folding.fold import fold
 from kmtl.export.on_device.head import head_of
@@ -120,6 +121,7 @@ def export_trainable(
     for name, size in (("batch_size", batch_size), ("infer_batch_size", infer_batch_size)):
         if size < 1:
             raise ValueError(f"`{name}` must be at least 1. Received: {name}={size}")
+    converter.start()  # it gets ready meanwhile
     plain = fold(model)
     head = head_of(model, plain, task, layers, loss, optimizer)
     inputs = verification_inputs(plain, representative_data)

@@ -5,11 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import keras
 
+from kmtl.export.indices import takes_class_indices
 from kmtl.losses.task_losses import resolve_loss
 from kmtl.models.graph import ancestors
-
-# "crossentropy", whose form depends on the head.
-_ANY_CROSSENTROPY = resolve_loss("crossentropy").fn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +72,9 @@ def head_of(model, plain, task, layers, loss, optimizer) -> Head:
     trained = _trained_layers(plain, task, layers)
     variables = [v for layer in trained for v in layer.trainable_variables]
     loss = _loss(model, task, loss)
-    label_shape, label_dtype = tuple(plain.output[task].shape[1:]), "float32"
-    if _takes_indices(loss, label_shape):
+    output = plain.output[task]
+    label_shape, label_dtype = tuple(output.shape[1:]), "float32"
+    if takes_class_indices(loss, keras.KerasTensor(output.shape[:-1]), output):
         label_shape, label_dtype = label_shape[:-1], "int32"
     return Head(
         task=task,
@@ -133,13 +132,6 @@ def _loss(model, task, loss) -> keras.losses.Loss:
             f"Received: reduction={loss.reduction!r}"
         )
     return loss
-
-
-def _takes_indices(loss, label_shape) -> bool:
-    fn = getattr(loss, "fn", None)
-    if fn is _ANY_CROSSENTROPY:
-        return label_shape[-1] > 1
-    return fn is keras.losses.sparse_categorical_crossentropy
 
 
 def _optimizer(optimizer, variables) -> keras.optimizers.Optimizer:

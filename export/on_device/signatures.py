@@ -1,14 +1,16 @@
 """The four entry points of a trainable file, as one flatbuffer."""
 
+from collections.abc import Mapping
+
 import keras
 
-from kmtl.export.flatbuffers.argument_names import spelled
 from kmtl.export.flatbuffers.convert import (
     convert_signatures,
     in_scopes,
     layer_scopes,
     quiet_loggers,
 )
+from kmtl.export.flatbuffers.packing import repack
 from kmtl.export.on_device.head import Head
 from kmtl.models.graph import run
 
@@ -70,16 +72,22 @@ def trainable_flatbuffer(
         return {"restored": tf.constant(len(state))}
 
     def trace(function, specs):
-        named = {arguments[spec.name]: spec for spec in specs}
+        named = {spec.name: spec for spec in specs}
         with quiet_loggers():
             return tf.function(function, autograph=False).get_concrete_function(**named)
 
-    def inputs(rows):
-        return [tf.TensorSpec((rows, *x.shape[1:]), x.dtype, name=x.name) for x in plain.inputs]
+    # TensorFlow takes few names for what goes into a function; the file takes any.
+    names = [*(x.name for x in plain.inputs), head.task, *state]
+    arguments = {name: f"argument_{i}" for i, name in enumerate(names)}
 
-    labels = tf.TensorSpec((batch_size, *head.label_shape), head.label_dtype, name=head.task)
-    stored = [tf.TensorSpec(v.shape, narrow[name], name=name) for name, v in state.items()]
-    arguments = spelled(spec.name for spec in [*inputs(batch_size), labels, *stored])
+    def spec(name, shape, dtype):
+        return tf.TensorSpec(shape, dtype, name=arguments[name])
+
+    def inputs(rows):
+        return [spec(x.name, (rows, *x.shape[1:]), x.dtype) for x in plain.inputs]
+
+    labels = spec(head.task, (batch_size, *head.label_shape), head.label_dtype)
+    stored = [spec(name, v.shape, narrow[name]) for name, v in state.items()]
     functions = {
         "infer": trace(infer, inputs(infer_batch_size)),
         "restore": trace(restore, stored),
@@ -88,7 +96,19 @@ def trainable_flatbuffer(
     }
     variables = [v.value for v in [*plain.variables, *head.optimizer.variables]]
     scopes = {_LOSS: f"the loss of task {head.task}", _OPTIMIZER: "the optimizer"}
-    return convert_signatures(functions, variables, layer_scopes(plain) | scopes)
+    content = convert_signatures(functions, variables, layer_scopes(plain) | scopes)
+    return _with_names(content, {argument: name for name, argument in arguments.items()})
+
+
+def _with_names(content: bytes, names: Mapping[str, str]) -> bytes:
+    """The flatbuffer with other names for what its signatures take."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    for signature in model.signatureDefs:
+        for end in signature.inputs or ():
+            end.name = names[end.name.decode()].encode()
+    return repack(model, content)
 
 
 def _narrow(dtype) -> str:

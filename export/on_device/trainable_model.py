@@ -7,6 +7,7 @@ import numpy as np
 
 from kmtl.export.flatbuffers.convert import quiet_stderr
 from kmtl.export.flatbuffers.inspection import read_signatures, refuse_damage
+from kmtl.export.indices import check_class_indices
 from kmtl.export.runtime.litert_model import LiteRTModel
 
 _SIGNATURES = {"infer", "restore", "save", "train"}
@@ -148,11 +149,8 @@ class TrainableModel(LiteRTModel):
             y = y[self.task]
         labels = _checked(f"labels of {self.task}", y, self._label)
         classes = self.output_details[self.task].shape[-1]
-        if self._label.dtype == "int32" and not ((labels >= 0) & (labels < classes)).all():
-            raise ValueError(
-                f"Labels of task {self.task!r} must be class indices from 0 to {classes - 1}. "
-                f"Received: {labels.min()} to {labels.max()}"
-            )
+        if self._label.dtype == "int32":
+            check_class_indices(self.task, labels, classes)
         return labels
 
 

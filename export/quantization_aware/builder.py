@@ -15,13 +15,18 @@ from kmtl.export.quantization_aware.forms import (
     FIXED,
     FIXED_16,
     INT4_LAYERS,
+    MEANS,
     NEW_GRID,
     SAME_GRID,
+    SUMS,
     activation_name,
+    has_table,
     is_fused_with,
 )
+from kmtl.export.quantization_aware.kernels import Kernels
 from kmtl.export.quantization_aware.quantized_layer import KERNELS, QuantizedLayer
 from kmtl.export.quantization_aware.schemes import SCHEMES
+from kmtl.export.quantization_aware.tables import TableActivation
 from kmtl.models.graph import Cloner
 from kmtl.models.multi_task_model import MultiTaskModel
 
@@ -39,6 +44,7 @@ class Builder:
         self._shared = {}
         self._grids = {}  # id of a rounded tensor -> its grid
         self._unrounded = {}  # id of a rounded tensor -> what float operations read
+        self._kernels = Kernels(self._kernel_bits, self._bits)
 
     def build(self) -> MultiTaskModel:
         """The model."""
@@ -58,15 +64,29 @@ class Builder:
             args = keras.tree.map_structure(self._as_float, args)
         if kind in KERNELS:
             y = self._quantized(operation)(args[0], grid=self._grids.get(id(args[0])))
+            if self._kernels.rule_of(operation) is not None:
+                y, steps = y
+                self._kernels.add(operation, y, steps)
+        elif self._bits == 16 and has_table(operation, args[0]):
+            name = self._cloner.unique(operation.name)
+            table = TableActivation(activation_name(operation), name=name)
+            y = table(args[0], self._grids[id(args[0])])
         elif type(operation) is keras.layers.Rescaling:
             y = self._with_rounded_constants(operation)(*args)
         else:
             y = self._cloner(operation, args, kwargs)
+        if kind in MEANS:
+            self._kernels.add_mean(operation, args[0], self._grids.get(id(args[0])), y)
+        if kind in SUMS:
+            grids = [self._grids.get(id(x)) for x in args[0]]
+            self._kernels.add_sum(operation, args[0], grids, y)
+        self._kernels.pass_on(operation, args, y)
         if kind in SAME_GRID:
             grid = self._grids.get(id(args[0]))
             if kind in AVERAGED and grid is not None:
                 name = self._cloner.unique(f"{operation.name}_rounded")
-                y = RoundToGrid(kind != "UpSampling2D", name=name)(y, grid)
+                away = kind != "UpSampling2D" or self._bits == 16
+                y = RoundToGrid(away, self._bits, name=name)(y, grid)
             self._grids.update((id(x), grid) for x in keras.tree.flatten(y))
             return y
         if self._is_rounded_later(operation):
@@ -117,7 +137,11 @@ class Builder:
         return keras.layers.Rescaling(scale, offset, name=self._cloner.unique(layer.name))
 
     def _round(self, x, name, fixed=None, after_float=False):
-        y, grid = self._quantizer(self._cloner.unique(name), fixed, after_float)(x)
+        kernels = self._kernels.behind(x)
+        quantizer = self._quantizer(
+            self._cloner.unique(name), fixed, after_float, [kernel for kernel, _ in kernels]
+        )
+        y, grid = quantizer(x, [steps for _, steps in kernels]) if kernels else quantizer(x)
         self._grids[id(y)] = grid
         return y
 
@@ -128,12 +152,14 @@ class Builder:
             bits = self._kernel_bits if type(layer).__name__ in INT4_LAYERS else 8
             per_channel = self._per_channel_dense or type(layer) is not keras.layers.Dense
             name = self._cloner.unique(layer.name)
-            copy = self._shared[id(layer)] = QuantizedLayer(inner, bits, per_channel, name=name)
+            with_steps = self._kernels.rule_of(layer) is not None
+            copy = QuantizedLayer(inner, bits, per_channel, with_steps, name=name)
+            self._shared[id(layer)] = copy
             inner.build(layer._build_shapes_dict["input_shape"])
             inner.set_weights(layer.get_weights())
         return copy
 
-    def _quantizer(self, name, fixed, after_float):
+    def _quantizer(self, name, fixed, after_float, kernels):
         if fixed is not None:
             low, high = fixed if self._bits == 8 else (-FIXED_16, FIXED_16)
             return FakeQuantize(self._bits, "fixed", limits=(low, high), name=name)
@@ -142,6 +168,7 @@ class Builder:
             self._ranges,
             freeze_after=self._freeze_after,
             after_float=after_float,
+            kernels=kernels,
             name=name,
         )
 

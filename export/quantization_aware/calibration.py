@@ -27,7 +27,8 @@ def calibrate(model: keras.Model, data) -> None:
     rows = len(next(iter(arrays.values())))
     for start in range(0, rows, 64):
         chunk = [arrays[x.name][start : start + 64] for x in model.inputs]
-        for i, value in enumerate(probe(chunk, training=False)):
+        values = keras.tree.flatten(probe(chunk, training=False))  # one tensor comes without a list
+        for i, value in enumerate(values):
             value = keras.ops.convert_to_numpy(value)
             lows[i] = np.minimum(lows[i], value.min())  # NaN stays
             highs[i] = np.maximum(highs[i], value.max())

@@ -20,6 +20,7 @@ from kmtl.export.quantization_aware.calibration import check_calibrated
 from kmtl.export.quantization_aware.fake_quantize import FakeQuantize, RoundToGrid
 from kmtl.export.quantization_aware.quantized_layer import QuantizedLayer
 from kmtl.export.quantization_aware.schemes import has_per_tensor_dense
+from kmtl.export.quantization_aware.tables import TableActivation
 from kmtl.models.graph import Cloner
 
 # Operations whose outputs have the inputs' grid.
@@ -95,7 +96,8 @@ def to_flatbuffer_with_ranges(model: keras.Model, batch_size: int | None) -> tup
 
     def call(operation, args, kwargs):
         if isinstance(operation, QuantizedLayer):
-            return _with_rounded_kernel(operation, args[0], cloner)
+            y = _with_rounded_kernel(operation, args[0], cloner)
+            return (y, y) if operation.with_steps else y  # nothing reads the steps
         if isinstance(operation, FakeQuantize):
             name = f"kmtl_range_{len(marks):06d}"
             marks[name] = operation
@@ -103,6 +105,9 @@ def to_flatbuffer_with_ranges(model: keras.Model, batch_size: int | None) -> tup
             return marked, marked  # nothing reads the grid
         if isinstance(operation, RoundToGrid):
             return args[0]
+        if isinstance(operation, TableActivation):
+            name = cloner.unique(operation.name)
+            return keras.layers.Activation(operation.function, name=name)(args[0])
         return cloner(operation, args, kwargs)
 
     content = to_flatbuffer(rewrite(model, call), batch_size)

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from kmtl import backend
+from kmtl.export.quantization_aware.fixed_point import as_kernels_do
 
 SYMMETRIC_BITS = 16  # LiteRT's kernels with 16-bit activations know no zero point
 
@@ -27,6 +28,9 @@ class FakeQuantize(keras.layers.Layer):
     extremes, over all replicas, as a moving average; as long as there is no range the layer
     returns its inputs.
 
+    Where kernels that round in ways of their own computed the inputs, `steps` are the units of
+    their sums, and the inputs are rounded as they do it.
+
     Args:
         num_bits: 4 to 8, or 16. Defaults to `8`.
         ranges: `"moving_average"`, `"learned"` (trainable, from what `set_limits` gives) or
@@ -39,6 +43,8 @@ class FakeQuantize(keras.layers.Layer):
             `None`.
         after_float: Whether what computes the inputs stays in float in the file. Defaults to
             `False`.
+        kernels: Which kernels computed which channels, as `fixed_point` describes them.
+            Defaults to `()`.
         **kwargs: `keras.layers.Layer` arguments.
     """
 
@@ -50,6 +56,7 @@ class FakeQuantize(keras.layers.Layer):
         freeze_after: int | None = None,
         limits: Sequence[float] | None = None,
         after_float: bool = False,
+        kernels: Sequence[dict] = (),
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -60,8 +67,9 @@ class FakeQuantize(keras.layers.Layer):
         self.freeze_after = freeze_after
         self.limits = None if limits is None else [float(x) for x in limits]
         self.after_float = after_float
+        self.kernels = [dict(kernel) for kernel in kernels]
 
-    def build(self, input_shape):
+    def build(self, inputs_shape, steps_shape=None):
         low, high = self.limits or (0.0, 0.0)
 
         def add(name, value, dtype="float32", trainable=False):
@@ -81,12 +89,12 @@ class FakeQuantize(keras.layers.Layer):
         )
         self.batches = add("batches", int(self.limits is not None), "int32")
 
-    def call(self, inputs, training=False):
+    def call(self, inputs, steps=(), training=False):
         if training and self.ranges == "moving_average":
             self._follow(inputs)
         x = ops.cast(inputs, "float32")
         low, high = ops.convert_to_tensor(self.low), ops.convert_to_tensor(self.high)
-        y, scale, zero = fake_quantize(x, low, high, self.num_bits)
+        y, scale, zero = fake_quantize(x, low, high, self.num_bits, self.kernels, steps)
         rounds = ops.greater(self.batches, 0)
         if training and self.ranges == "fixed":
             rounds = ops.zeros_like(rounds)
@@ -127,6 +135,7 @@ class FakeQuantize(keras.layers.Layer):
             "freeze_after": self.freeze_after,
             "limits": self.limits,
             "after_float": self.after_float,
+            "kernels": self.kernels,
         }
 
 
@@ -136,23 +145,26 @@ class RoundToGrid(keras.layers.Layer):
 
     Args:
         away_from_zero: Whether the integers' halves are rounded away from 0, as LiteRT's pooling
-            does, and not up, as its resizing does. Defaults to `False`.
+            does, and not up, as its resizing of 8-bit integers does. Defaults to `False`.
+        num_bits: Of the grid, 8 or 16. Defaults to `8`.
         **kwargs: `keras.layers.Layer` arguments.
     """
 
-    def __init__(self, away_from_zero: bool = False, **kwargs):
+    def __init__(self, away_from_zero: bool = False, num_bits: int = 8, **kwargs):
         super().__init__(**kwargs)
         self.away_from_zero = away_from_zero
+        self.num_bits = num_bits
 
     def call(self, inputs, grid):
         x = ops.cast(inputs, "float32")
         scale, zero = scale_of(grid), ops.max(grid[:, 1])
         integers = x / scale + zero
         # Means of a few integers: what is almost a half is one, but for the rounding of floats.
+        half = 0.5 + (2.0**-6 if self.num_bits == SYMMETRIC_BITS else 1e-4)
         if self.away_from_zero:
-            integers = ops.sign(integers) * ops.floor(ops.abs(integers) + (0.5 + 1e-4))
+            integers = ops.sign(integers) * ops.floor(ops.abs(integers) + half)
         else:
-            integers = ops.floor(integers + (0.5 + 1e-4))
+            integers = ops.floor(integers + half)
         rounded = (integers - zero) * scale
         return ops.cast(x + ops.stop_gradient(rounded - x), inputs.dtype)
 
@@ -163,7 +175,8 @@ class RoundToGrid(keras.layers.Layer):
         return inputs_shape
 
     def get_config(self):
-        return {**super().get_config(), "away_from_zero": self.away_from_zero}
+        config = super().get_config()
+        return {**config, "away_from_zero": self.away_from_zero, "num_bits": self.num_bits}
 
 
 def scale_of(grid):
@@ -171,18 +184,19 @@ def scale_of(grid):
     return ops.maximum(ops.max(grid[:, 0]), 1e-30)
 
 
-def fake_quantize(x, low, high, num_bits: int):
+def fake_quantize(x, low, high, num_bits: int, kernels: Sequence[dict] = (), steps=()):
     """`x` rounded to the grid between `low` and `high`, with 0 on it; its scale and zero point.
 
-    The zero point is that of signed integers.
+    The zero point is that of signed integers. `kernels` and `steps` are those of
+    `fixed_point.as_kernels_do`.
     """
     low, high = ops.minimum(low, 0.0), ops.maximum(high, 0.0)
     if num_bits == SYMMETRIC_BITS:
-        steps = 2 ** (num_bits - 1) - 1
+        most = 2 ** (num_bits - 1) - 1
         high = ops.maximum(-low, high)
-        scale = ops.maximum(high / steps, 1e-9)
+        scale = ops.maximum(high / most, 1e-9)
         low, zero = -high, ops.zeros_like(scale)
-        least, most = -steps, steps
+        least = -most
         signed = zero
     else:
         least, most = 0, 2**num_bits - 1
@@ -192,8 +206,12 @@ def fake_quantize(x, low, high, num_bits: int):
         # Moved so that 0 is on the grid; gradients do not see the move.
         low = low + ops.stop_gradient(-zero * scale - low)
         high = high + ops.stop_gradient((most - zero) * scale - high)
+    if kernels:
+        x = as_kernels_do(x, scale, kernels, steps)
     clipped = ops.clip(x, low, high)
-    rounded = (ops.clip(ops.round(x / scale) + zero, least, most) - zero) * scale
+    # LiteRT's QUANTIZE multiplies by the inverse, which with 16 bits makes a difference.
+    integers = x * (1.0 / scale) if num_bits == SYMMETRIC_BITS else x / scale
+    rounded = (ops.clip(ops.round(integers) + zero, least, most) - zero) * scale
     return clipped + ops.stop_gradient(rounded - clipped), scale, signed
 
 

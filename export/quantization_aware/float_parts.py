@@ -9,6 +9,7 @@ from kmtl.export.quantization_aware.fake_quantize import FakeQuantize, RoundToGr
 from kmtl.export.quantization_aware.forms import SAME_GRID, has_integer_form, is_fused_with
 from kmtl.export.quantization_aware.quantized_layer import KERNELS, QuantizedLayer
 from kmtl.export.quantization_aware.schemes import is_quantize_aware, scheme_of
+from kmtl.export.quantization_aware.tables import TableActivation
 from kmtl.models.graph import ancestors
 
 
@@ -18,7 +19,7 @@ def float_layers(model: keras.Model) -> list[str]:
     Args:
         model: A model from `quantize_aware`, or one from `fold` that is to become one.
     """
-    ours = (FakeQuantize, QuantizedLayer, RoundToGrid, keras.layers.InputLayer)
+    ours = (FakeQuantize, QuantizedLayer, RoundToGrid, TableActivation, keras.layers.InputLayer)
     layers = [x for x in model.operations if not isinstance(x, ours)]
     names = {x.name for x in layers if not has_integer_form(x)}
     if is_quantize_aware(model):

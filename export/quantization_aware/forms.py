@@ -2,6 +2,14 @@
 
 import keras
 
+from kmtl.export.quantization_aware.fixed_point import (
+    DIFFERENCE,
+    ONCE,
+    REDUCED,
+    SUM,
+    TWICE_AWAY,
+    TWICE_UP,
+)
 from kmtl.export.quantization_aware.quantized_layer import KERNELS
 
 # Only these have LiteRT kernels with weights of 4 bits; others keep 8.
@@ -27,6 +35,34 @@ FIXED = {
     "tanh": (-1.0, 127 / 128),
 }
 FIXED_16 = 32767 / 32768
+SUMS = {"Add": SUM, "Subtract": DIFFERENCE}
+MEANS = ("GlobalAveragePooling1D", "GlobalAveragePooling2D")
+
+
+def rounding_rule(layer, kernel_bits: int, bits: int) -> str | None:
+    """How LiteRT's kernel for a layer rounds, by `fixed_point`; None where it rounds once.
+
+    Found by comparing with the kernels' integers, and by which of them XNNPACK takes.
+
+    Args:
+        layer: Of the simplified model.
+        kernel_bits: Bits of the scheme's kernels.
+        bits: Bits of its activations.
+    """
+    kind = type(layer).__name__
+    if bits == 16:
+        if kind in MEANS:
+            return TWICE_AWAY
+        if kind in SUMS:
+            return SUMS[kind]
+        return {"Dense": ONCE, "Embedding": None}.get(kind, REDUCED) if kind in KERNELS else None
+    if kernel_bits == 4 and kind in INT4_LAYERS:
+        # XNNPACK takes no convolutions with 4 bits, and of dense layers those whose rows of
+        # 4-bit numbers end with a whole byte.
+        if kind == "Dense":
+            return TWICE_UP if layer.kernel.shape[0] % 2 else None
+        return TWICE_UP if layer.groups == 1 else TWICE_AWAY
+    return None
 
 
 def activation_name(layer) -> str | None:
@@ -39,6 +75,12 @@ def activation_name(layer) -> str | None:
     if type(layer) is keras.layers.Activation:
         return getattr(layer.activation, "__name__", None)
     return None
+
+
+def has_table(layer, x) -> bool:
+    """Whether LiteRT's kernel for 16-bit integers looks a layer's function of `x` up in a table."""
+    axes = (-1, len(x.shape) - 1) if activation_name(layer) in FIXED else ()
+    return getattr(layer, "axis", -1) in axes
 
 
 def is_fused_with(layer, reader) -> bool:

@@ -70,10 +70,11 @@ def quantize_aware(
 
     Differences from the paper: normalisations keep the statistics that they have and are folded
     before training starts, where the paper folds each batch's; kernels have a range for each
-    output channel, of their own extremes; biases are rounded, too. LiteRT's optimised int8
-    kernels then give the same integers as this model does. Its kernels with 4-bit weights (and
-    its reference kernels) round products twice, and are a step off where a value lies near the
-    middle of two; those with 16-bit activations keep 16 bits of the ratio of the scales.
+    output channel, of their own extremes; biases are rounded, too. Sums are brought to the
+    output's grid as LiteRT's kernels do it on x86 (ARM was not tried): once rounded with 8-bit
+    integers, twice by convolutions with 4-bit kernels, with 15 bits of the ratio of the scales by
+    convolutions of 16-bit integers; and 16-bit sigmoids, softmaxes and hyperbolic tangents are
+    those of its tables.
 
     Reference: B. Jacob, S. Kligys, B. Chen, M. Zhu, M. Tang, A. Howard, H. Adam, D. Kalenichenko
     (2018), "Quantization and Training of Neural Networks for Efficient

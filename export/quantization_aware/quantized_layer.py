@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kmtl.export.quantization_aware.fake_quantize import fake_quantize_kernel, round_to, scale_of
+from kmtl.export.quantization_aware.fixed_point import exact_product
 
 # Name of the kernel and the axes with a scale each: those of the operations' output channels.
 KERNELS = {
@@ -28,18 +29,28 @@ class QuantizedLayer(keras.layers.Wrapper):
         layer: A layer of one of the types in `KERNELS`.
         num_bits: 4 or 8. Defaults to `8`.
         per_channel: Whether each output channel has a scale of its own. Defaults to `True`.
+        with_steps: Whether to return `(y, steps)`, where `steps (batch, 2, channels)` holds
+            the units of the integer kernel's sums, for `FakeQuantize`. Defaults to `False`.
         **kwargs: `keras.layers.Layer` arguments.
     """
 
     def __init__(
-        self, layer: keras.layers.Layer, num_bits: int = 8, per_channel: bool = True, **kwargs
+        self,
+        layer: keras.layers.Layer,
+        num_bits: int = 8,
+        per_channel: bool = True,
+        with_steps: bool = False,
+        **kwargs,
     ):
         kwargs.setdefault("name", f"{layer.name}_quantized")
         super().__init__(layer, **kwargs)
         self.num_bits = num_bits
         self.per_channel = per_channel
+        self.with_steps = with_steps
 
-    def call(self, inputs, grid=None):
+    def call(self, inputs, grid=None, training=False):
+        if self.with_steps:
+            return self._on_integers(inputs, grid, training)
         kernel, scale = self.rounded_kernel()
         values = [(v, ops.convert_to_tensor(v)) for v in self.layer.variables]
         values = [(v, kernel if v is self.kernel else x) for v, x in values]
@@ -49,6 +60,24 @@ class QuantizedLayer(keras.layers.Wrapper):
             values = [(v, round_to(step, x) if v is bias else x) for v, x in values]
         with keras.StatelessScope(values):
             return self.layer(inputs)
+
+    def _on_integers(self, inputs, grid, training):
+        """Computes sums of integers, which floats hold exactly, and only then their values."""
+        kernel, scale = self.rounded_kernel()
+        scale, step = ops.stop_gradient(scale), scale_of(grid)
+        most = 2 ** (self.num_bits - 1) - 1
+        in_file = ops.reshape((scale * most) / most, (-1,))  # found from the largest weight
+        units, lost = exact_product(step, in_file)
+        units = ops.maximum(units, 1e-30)
+        new = {id(self.kernel): round_to(1.0, kernel / scale)}
+        bias = getattr(self.layer, "bias", None)
+        if bias is not None:
+            new[id(bias)] = round_to(1.0, ops.convert_to_tensor(bias) / units)
+        x = ops.cast(inputs, "float32") / step
+        with keras.StatelessScope([(v, new[id(v)]) for v in self.layer.variables]):
+            sums = self.layer(x if training else round_to(1.0, x))
+        steps = ops.ones((ops.shape(sums)[0], 1, 1)) * ops.stack([units, lost])
+        return sums * units, steps
 
     def build(self, inputs_shape, grid_shape=None):
         super().build(inputs_shape)
@@ -66,8 +95,14 @@ class QuantizedLayer(keras.layers.Wrapper):
         return fake_quantize_kernel(kernel, self.num_bits, [a % rank for a in axes])
 
     def compute_output_shape(self, inputs_shape, grid_shape=None):
-        return self.layer.compute_output_shape(inputs_shape)
+        shape = self.layer.compute_output_shape(inputs_shape)
+        return (shape, (shape[0], 2, shape[-1])) if self.with_steps else shape
 
     def get_config(self):
         config = super().get_config()
-        return {**config, "num_bits": self.num_bits, "per_channel": self.per_channel}
+        return {
+            **config,
+            "num_bits": self.num_bits,
+            "per_channel": self.per_channel,
+            "with_steps": self.with_steps,
+        }

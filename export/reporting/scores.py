@@ -7,7 +7,7 @@ import numpy as np
 
 
 def check_labels(labels, tasks: Collection[str], rows: int) -> dict[str, np.ndarray]:
-    """Labels as arrays; raises ValueError for unknown heads and other numbers of rows."""
+    """Labels as arrays; raises ValueError for unknown heads, other numbers of rows and texts."""
     labels = {task: np.asarray(values) for task, values in dict(labels or {}).items()}
     unknown = sorted(set(labels) - set(tasks))
     if unknown:
@@ -20,6 +20,8 @@ def check_labels(labels, tasks: Collection[str], rows: int) -> dict[str, np.ndar
                 f"`labels` must have as many rows as `data`, {rows}. "
                 f"Received: shape {values.shape} for {task!r}"
             )
+        if values.dtype.kind not in "biuf":
+            raise ValueError(f"`labels` must be numbers. Received: {values.dtype} for {task!r}")
     return labels
 
 
@@ -43,9 +45,20 @@ def check_metrics(metrics, labels: Mapping) -> dict[str, keras.metrics.Metric]:
 
 
 def score(metric: keras.metrics.Metric, labels: np.ndarray, outputs: np.ndarray) -> float:
-    """The metric over all rows."""
+    """The metric over all rows.
+
+    Raises:
+        ValueError: if it does not take the labels.
+    """
     metric.reset_state()
-    metric.update_state(labels, outputs)
+    try:
+        metric.update_state(labels, outputs)
+    except Exception as error:  # the backend has types of its own
+        raise ValueError(
+            "`metrics` must suit the labels and the outputs of their heads. "
+            f"Received: {metric.name!r}, labels of shape {labels.shape} from {labels.min()} to "
+            f"{labels.max()}, outputs of shape {outputs.shape}"
+        ) from error
     return float(keras.ops.mean(metric.result()))  # of classes, where it gives one for each
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import numpy as np
 
+from kmtl.export.indices import check_class_indices, takes_class_indices
 from kmtl.losses.task_losses import TaskLosses
 from kmtl.models.multi_task_model import MultiTaskModel
 from kmtl.models.task_arguments import by_task, labels_by_task
@@ -23,6 +24,7 @@ class Objective:
 
     def __init__(self, model: keras.Model, tasks: Sequence[str]):
         self.tasks = list(tasks)
+        self._outputs = model.output
         if isinstance(model, MultiTaskModel) and model.compiled:
             self.losses = model._training.losses
             self.weights = list(model._training.static_weights)
@@ -47,7 +49,18 @@ class Objective:
         wrong = {task: a.shape for task, a in arrays.items() if not a.ndim or len(a) != rows}
         if wrong:
             raise ValueError(f"Labels must have a row for each of {rows} inputs. Received: {wrong}")
+        for task, labels in arrays.items():
+            self._check_classes(task, labels)
         return arrays
+
+    def _check_classes(self, task, labels) -> None:
+        """TensorFlow would say that a class does not exist, from the midst of training."""
+        loss, output = self.losses.losses[task], self._outputs[task]
+        if takes_class_indices(loss, labels, output):
+            settings = loss.get_config()
+            others = self.losses.missing[task], settings.get("ignore_class")
+            classes = output.shape[settings.get("axis", -1)]
+            check_class_indices(task, labels, classes, [x for x in others if x is not None])
 
     def __call__(self, y: Mapping, outputs: Sequence):
         """The total loss of a batch; outputs are in the order of `tasks`."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from kmtl.export.compare import VerificationError
 from kmtl.export.files import check_replaceable, write_together
+from kmtl.export.flatbuffers.converter import converter
 from kmtl.export.folding.fold import fold
 from kmtl.export.litert.export_litert import ExportResult, export_litert
 from kmtl.export.litert.metadata import described
@@ -174,6 +175,7 @@ def autotune(
     path = Path(path)
     types = _check_arguments(model, path, target, types, batch_size, max_evaluations)
     progress = progress or (lambda line: None)
+    converter.start()  # it gets ready meanwhile
     plain = fold(model)
     tasks = sorted(plain.output)
     specs = {x.name: x for x in plain.inputs}

@@ -7,15 +7,66 @@ Inside a step, variables live in a `keras.StatelessScope`, which maps them to tr
 notes what is assigned to them.
 """
 
+import contextlib
+
 import jax
 import keras
 from keras.optimizers import LossScaleOptimizer
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 
 
+def in_strategy() -> bool:
+    """Never."""
+    return False
+
+
 def num_replicas() -> int:
     """Always 1: one program sees the global batch."""
     return 1
+
+
+def spreads(model) -> bool:
+    """Never, as one program sees the global batch."""
+    del model
+    return False
+
+
+def compiles_whole_step(model) -> bool:
+    """Always."""
+    del model
+    return True
+
+
+def several_steps(model, step):
+    """Not called, as Keras's own loop works here."""
+    raise NotImplementedError
+
+
+def scope(model):
+    """A context in which the model's variables can be assigned to."""
+    del model
+    return contextlib.nullcontext()
+
+
+def bring_up_to_date(model) -> None:
+    """Variables hold what the last step left in them; in `fit` they do not, before this."""
+    model.jax_state_sync()
+
+
+def is_first_worker(model) -> bool:
+    """Whether this process is the one that writes files."""
+    del model
+    return jax.process_index() == 0
+
+
+def check_same_on_workers(model, number: int) -> None:
+    """Nothing, as kmtl runs on one process under JAX."""
+
+
+def spread_dataset(model, mixture, first_step: int):
+    """A mixture's batches from a step on; `keras.distribution` spreads them."""
+    del model
+    return mixture.dataset(first_step)
 
 
 def replica_index() -> int:

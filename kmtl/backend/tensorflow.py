@@ -2,7 +2,40 @@
 
 import keras
 import tensorflow as tf
-from keras.optimizers import LossScaleOptimizer
+
+from kmtl.backend.tensorflow_loops import several_steps
+from kmtl.backend.tensorflow_updates import update_one, update_replicas
+from kmtl.backend.tensorflow_workers import (
+    bring_up_to_date,
+    check_same_on_workers,
+    is_first_worker,
+    scope,
+    spread_dataset,
+)
+
+__all__ = [
+    "bring_up_to_date",
+    "check_same_on_workers",
+    "is_first_worker",
+    "scope",
+    "several_steps",
+    "spread_dataset",
+]
+
+
+def spreads(model) -> bool:
+    """Whether the model's batches are spread over several replicas."""
+    return model.distribute_strategy.num_replicas_in_sync > 1
+
+
+def compiles_whole_step(model) -> bool:
+    """Whether XLA can compile what all of the model's replicas do in a step."""
+    return not spreads(model) or isinstance(model.distribute_strategy, tf.distribute.TPUStrategy)
+
+
+def in_strategy() -> bool:
+    """Whether the current step runs under a strategy, be it with a single replica."""
+    return tf.distribute.has_strategy()
 
 
 def num_replicas() -> int:
@@ -117,31 +150,10 @@ def gradient_step(model, step, data):
     Where `valid` is false, nothing is updated.
     """
     gradients, valid, logs = step(data)
-    optimizer, variables = model.optimizer, model.trainable_variables
-    if isinstance(optimizer, LossScaleOptimizer):  # skips by itself what is not finite
-        optimizer.apply(gradients, variables)
-        return logs
-
-    def apply():
-        optimizer.apply(gradients, variables)
-
-    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
-        tf.cond(valid, lambda: (apply(), 0)[1], lambda: 0)
-        return logs
-
-    # Optimizers need the cross-replica context, which a branch cannot enter: enter it first.
-    def on_all_replicas(strategy, valid, gradients):
-        def apply_everywhere():
-            strategy.extended.call_for_each_replica(
-                lambda g: optimizer.apply(g, variables), args=(gradients,)
-            )
-            return 0
-
-        # It comes from reduced values, so that every replica has the same.
-        first = strategy.experimental_local_results(valid)[0]
-        tf.cond(first, apply_everywhere, lambda: 0)
-
-    tf.distribute.get_replica_context().merge_call(on_all_replicas, args=(valid, gradients))
+    if in_strategy():
+        update_replicas(model, gradients, valid)
+    else:
+        update_one(model, gradients, valid)
     return logs
 
 

@@ -21,6 +21,7 @@ def read_arrays(
 
     Raises:
         FileNotFoundError: if there is no such file.
+        OSError: if it cannot be read.
         ValueError: if it is no .npz file, is cut short, or lacks an array.
     """
     try:
@@ -29,7 +30,7 @@ def read_arrays(
             absent = sorted(set(names) - set(held))
             if not absent:
                 return {name: file[name] for name in names}
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise FileNotFoundError(
             f"--{flag} must name an existing .npz file. Received: {path}"
         ) from None
@@ -51,8 +52,14 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def write_arrays(path: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes an .npz file, whole or not at all."""
+def write_file(flag: str, path: str, content: bytes) -> None:
+    """Writes a file that a flag named, whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
     from kmtl.export.files import write_together
 
-    write_together({Path(path): npz_bytes(arrays)})
+    if not path or Path(path).is_dir():
+        raise IsADirectoryError(f"--{flag} must name a file. Received: {path or 'nothing'}")
+    write_together({Path(path): content})

@@ -6,9 +6,11 @@ kmtl benchmark model.tflite --threads=4 --json=model.benchmark.json
 import dataclasses
 import json
 from collections import Counter
-from pathlib import Path
 
 from absl import flags
+
+from kmtl.cli.arrays import write_file
+from kmtl.cli.models import check_file
 
 POSITIONAL = ("MODEL.tflite",)
 
@@ -36,8 +38,8 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, path: str) -> None:
     """Measures the file at `path`."""
     from kmtl.export import benchmark_litert
-    from kmtl.export.files import write_together
 
+    check_file("MODEL.tflite", path)
     found = benchmark_litert(
         path,
         runtime=values.runtime,
@@ -60,7 +62,7 @@ def main(values: flags.FlagValues, path: str) -> None:
     if values.json is not None:
         figures = {**dataclasses.asdict(found), "path": path}
         text = json.dumps(figures, indent=2) + "\n"
-        write_together({Path(values.json): text.encode()})
+        write_file("json", values.json, text.encode())
 
 
 def _show_profile(profile):

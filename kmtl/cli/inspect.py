@@ -8,6 +8,8 @@ import json
 
 from absl import flags
 
+from kmtl.cli.models import check_file
+
 POSITIONAL = ("MODEL.tflite",)
 SHOWN_LABELS = 10  # of each head; `--json` has all
 
@@ -21,6 +23,7 @@ def main(values: flags.FlagValues, path: str) -> None:
     """Prints what the file at `path` holds."""
     from kmtl.export import inspect_litert
 
+    check_file("MODEL.tflite", path)
     found = inspect_litert(path)
     if values.json:
         print(json.dumps(dataclasses.asdict(found), indent=2))

@@ -11,6 +11,8 @@ import json
 
 from absl import flags
 
+from kmtl.cli.models import check_file
+
 POSITIONAL = ("MODEL.tflite",)
 
 
@@ -29,6 +31,7 @@ def main(values: flags.FlagValues, path: str) -> None:
     """Lints the file at `path`."""
     from kmtl.export import lint_litert
 
+    check_file("MODEL.tflite", path)
     lint = lint_litert(path, target=values.target)
     if values.json:
         print(json.dumps({**dataclasses.asdict(lint), "passed": lint.passed}, indent=2))

@@ -9,11 +9,13 @@ from types import ModuleType
 
 from absl import flags
 
+from kmtl.cli import interrupt
 from kmtl.cli.guard import guarded
 from kmtl.version import __version__
 
 # Each command is the module of that name beside this file. It has a docstring (its help),
-# POSITIONAL (names of its arguments), `define_flags(flag_values)` and `main(flag_values, *args)`.
+# POSITIONAL (names of its arguments), `define_flags(flag_values)` and `main(flag_values, *args)`;
+# where some flags need no arguments beside them, STANDS_ALONE names these.
 # It imports TensorFlow inside `main` only, so that help answers at once.
 COMMANDS = {
     "autotune": "write the smallest or fastest .tflite file that keeps each head's budget",
@@ -25,6 +27,7 @@ COMMANDS = {
     "report": "show what each number type costs each head, as an HTML page",
     "run": "run a .tflite file on the arrays of an .npz file",
     "saved_model": "turn a trained .keras model into a verified SavedModel for servers and TPUs",
+    "train": "train a network by a configuration file, on one machine or many, and export it",
 }
 
 HELP = """Multi-task networks, from training to a verified LiteRT file.
@@ -44,12 +47,16 @@ GUARDED = ("benchmark", "inspect", "lint", "run")
 
 def run() -> None:
     """Runs the command line of this process and exits."""
+    interrupt.quit_at_once()
     if "--debug" not in sys.argv:
         _silence_native_code()
     arguments = sys.argv[1:]
     if arguments and arguments[0] in GUARDED:
-        sys.exit(guarded(lambda: main(arguments), " ".join(arguments)))
-    sys.exit(main(arguments))
+        code = guarded(lambda: main(arguments), " ".join(arguments))
+    else:
+        code = main(arguments)
+    interrupt.ignore()
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -59,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
         arguments: The command line without the program's name.
 
     Returns:
-        The exit code: 0, 1 for an error that was reported, 2 for wrong usage.
+        The exit code: 0, 1 for an error that was reported, 2 for wrong usage, 130 for Ctrl-C.
     """
     name, *rest = arguments or ["--help"]
     if name in ("--help", "-h", "help"):
@@ -78,8 +85,9 @@ def main(arguments: Sequence[str]) -> int:
         return SUCCESS
     try:
         positional = values(["kmtl", *rest])[1:]
-        if len(positional) != len(command.POSITIONAL):
-            wanted = " ".join(command.POSITIONAL) or "no argument"
+        names = _arguments(command, values)
+        if len(positional) != len(names):
+            wanted = " ".join(names) or "no argument"
             raise flags.Error(f"expected {wanted}. Received: {' '.join(positional) or 'nothing'}")
     except flags.Error as error:
         _complain(f"{_one_line(error)}\n`kmtl {name} --help` explains the command.")
@@ -87,18 +95,26 @@ def main(arguments: Sequence[str]) -> int:
     return _call(command, values, positional)
 
 
+def _arguments(command, values) -> Sequence[str]:
+    """Names of the arguments that are to be given; none beside a flag that stands alone."""
+    alone = any(values[flag].value for flag in getattr(command, "STANDS_ALONE", ()))
+    return () if alone else command.POSITIONAL
+
+
 def _call(command, values, positional) -> int:
     os.environ["KERAS_BACKEND"] = "tensorflow"  # before Keras is imported; LiteRT needs it
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
+        importlib.import_module("kmtl.export")  # and with it Keras and TensorFlow
+        interrupt.unwind()
         command.main(values, *positional)
-    except KeyboardInterrupt:
-        _complain("interrupted")
-        return FAILURE
-    except _expected_errors() as error:
-        if values.debug:
+    except BaseException as error:
+        if interrupt.is_interruption(error):
+            _complain("interrupted")
+            return interrupt.INTERRUPTED
+        if values.debug or not isinstance(error, _expected_errors()):
             raise
-        _complain(_one_line(error))
+        _complain(_one_line(_told(error)))
         return FAILURE
     return SUCCESS
 
@@ -121,6 +137,18 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     return (ValueError, OSError, ImportError, *([compare.VerificationError] if compare else []))
 
 
+def _told(error) -> str:
+    """An error's message; that of the system with the rule and the file before it."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return str(error) or type(error).__name__
+    if "Received: " in error.strerror:  # ours, of a file that could not be written
+        return f"{error.strerror}: {error.filename}"
+    return (
+        "Files must be there and readable, folders there and writable. "
+        f"Received: {error.filename} ({error.strerror})"
+    )
+
+
 def _flags_of(command: ModuleType) -> flags.FlagValues:
     values = flags.FlagValues()
     command.define_flags(values)
@@ -140,8 +168,8 @@ def _table(rows) -> str:
     return "\n".join(f"  {name:{width}}  {text}" for name, text in rows.items())
 
 
-def _one_line(error) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _one_line(message) -> str:
+    return " ".join(str(message).split())
 
 
 def _complain(message) -> None:

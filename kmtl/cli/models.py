@@ -71,6 +71,12 @@ def define_measuring_flags(values: flags.FlagValues) -> None:
     )
 
 
+def check_file(argument: str, path: str) -> None:
+    """Raises FileNotFoundError, naming the command's argument, unless the file is there."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{argument} must be an existing file. Received: {path}")
+
+
 def load_model(path: str):
     """The model that `model.save` wrote to `path`.
 
@@ -80,8 +86,7 @@ def load_model(path: str):
     """
     import keras
 
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"MODEL.keras must be an existing file. Received: {path}")
+    check_file("MODEL.keras", path)
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # zip, HDF5 and JSON errors alike

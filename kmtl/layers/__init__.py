@@ -10,6 +10,9 @@ from kmtl.layers.factorized_dense import FactorizedDense as FactorizedDense
 from kmtl.layers.gradient_reversal import GradientReversal as GradientReversal
 from kmtl.layers.layer_stitch import LayerStitch as LayerStitch
 from kmtl.layers.sluice_unit import SluiceUnit as SluiceUnit
+from kmtl.layers.task_batch_normalization import (
+    TaskBatchNormalization as TaskBatchNormalization,
+)
 from kmtl.layers.task_stacked_dense import TaskStackedDense as TaskStackedDense
 
 __all__ = [
@@ -19,5 +22,6 @@ __all__ = [
     "GradientReversal",
     "LayerStitch",
     "SluiceUnit",
+    "TaskBatchNormalization",
     "TaskStackedDense",
 ]

@@ -77,6 +77,10 @@ class TaskLosses:
     no divisor. Tasks with equal built-in losses and equal shapes are computed together, so
     that hundreds of heads cost a few operations.
 
+    A loss that has methods `per_label(y, y_pred)` and `shares(present)`, such as
+    `MaskedMultiLabelLoss`, gives a value for each label of a sample: it says which of them are
+    present, and how much each counts for in the total.
+
     Args:
         losses: Task name -> anything that Keras takes as a loss.
         missing: Task name -> value that marks a missing label, or None.
@@ -91,6 +95,12 @@ class TaskLosses:
                 raise ValueError(
                     f"The loss of a task must have a reduction, one of {_REDUCTIONS}. "
                     f"Received: reduction={loss.reduction!r} for task {task!r}"
+                )
+            if hasattr(loss, "per_label") and self.missing[task] is not None:
+                raise ValueError(
+                    "The marker of a loss with labels of several tasks is its own argument "
+                    f"`missing`, not one of `compile`. Received: missing={self.missing[task]} "
+                    f"for task {task!r}"
                 )
         self.summed = [self.losses[task].reduction == "sum" for task in self.tasks]
 
@@ -120,8 +130,13 @@ class TaskLosses:
             )
 
         labels, present = split_missing(join([y[t] for t in tasks]), self.missing[tasks[0]])
-        predictions = join([ops.convert_to_tensor(y_pred[t]) for t in tasks])
-        values = loss.call(ops.cast(labels, loss.dtype), ops.cast(predictions, loss.dtype))
+        labels = ops.cast(labels, loss.dtype)
+        predictions = ops.cast(join([ops.convert_to_tensor(y_pred[t]) for t in tasks]), loss.dtype)
+        by_label = hasattr(loss, "per_label")
+        if by_label:
+            values, present = loss.per_label(labels, predictions)
+        else:
+            values = loss.call(labels, predictions)
         rank = len(values.shape)
         weights = None
         if sample_weight.get(tasks[0]) is not None:
@@ -139,6 +154,8 @@ class TaskLosses:
                 f"for each sample. Received: a scalar from the loss of task {tasks[0]!r}"
             )
         present = ops.broadcast_to(to_rank(present, rank), ops.shape(values))
+        if by_label:
+            values = values * loss.shares(present)
         weighted = values if weights is None else values * weights
         counted = ops.cast(present, values.dtype)
         if weights is not None and loss.reduction == "mean_with_sample_weight":

@@ -4,6 +4,7 @@ from kmtl.models.cross_stitch_network import CrossStitchNetwork as CrossStitchNe
 from kmtl.models.factorized_network import FactorizedNetwork as FactorizedNetwork
 from kmtl.models.hard_sharing import HardSharing as HardSharing
 from kmtl.models.multi_task_model import MultiTaskModel as MultiTaskModel
+from kmtl.models.optimizer_by_part import optimizer_by_part as optimizer_by_part
 from kmtl.models.sluice_network import SluiceNetwork as SluiceNetwork
 
 __all__ = [
@@ -12,4 +13,5 @@ __all__ = [
     "HardSharing",
     "MultiTaskModel",
     "SluiceNetwork",
+    "optimizer_by_part",
 ]

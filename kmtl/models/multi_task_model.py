@@ -12,7 +12,7 @@ from kmtl import backend
 from kmtl import weighting as weighting_lib
 from kmtl.losses.task_losses import TaskLosses
 from kmtl.metrics.task_metrics import NamedMeans, TaskMetrics
-from kmtl.models import packed_logs
+from kmtl.models import packed_logs, resuming
 from kmtl.models.accumulated_gradients import AccumulatedGradients
 from kmtl.models.non_finite import StopOnNonFiniteLoss
 from kmtl.models.parting import Parting
@@ -82,6 +82,7 @@ class MultiTaskModel(keras.Model):
         self.task_names = sorted(outputs)
         self.weighting = None
         self.weighting_state = self.accumulated_state = None
+        self.stopped_tasks = []
         self._training = None
         self._task_gradients = None
         self._evaluating = False
@@ -152,6 +153,7 @@ class MultiTaskModel(keras.Model):
         loss_names = [f"{task}_loss" for task in task_losses.tasks] if several else []
         _check_log_names(["loss", *loss_names, *task_metrics.names, *described])
         optimizer = keras.optimizers.get(optimizer)
+        _check_parts(optimizer)
         task_gradients = accumulated = None
         if isinstance(rule, GradientWeighting) and len(rule.task_names) > 1:
             parting = Parting(self, rule.parting)
@@ -160,7 +162,13 @@ class MultiTaskModel(keras.Model):
             task_gradients = TaskGradients(self, rule, parting, accumulated)
         if rule is not None and not optimizer.built:
             _spare_from_weight_decay(optimizer, rule.state.trainable_variables)
+        if kwargs.get("jit_compile") is True and not backend.compiles_whole_step(self):
+            raise ValueError(
+                "`jit_compile=True` needs a single replica or a TPU: a compiled program stays on "
+                f"one device. Received: {type(self.distribute_strategy).__name__}"
+            )
         self._replace_weighting(rule, accumulated)
+        self.stopped_tasks = []
         super().compile(optimizer=optimizer, **kwargs)
         self.loss = loss
         self._training = _Training(
@@ -203,16 +211,30 @@ class MultiTaskModel(keras.Model):
         return share + ops.stop_gradient(shown - share)
 
     def train_step(self, *args):
-        """One update, by Keras's own step or, for rules that see gradients, by kmtl's."""
+        """One update, by Keras's own step or by kmtl's.
+
+        The latter for rules that see gradients, and under a strategy, where Keras's neither
+        accumulates gradients nor skips a step on all replicas that is not finite on one.
+        """
         *state, data = args  # JAX hands over the variables' values
         rule = self.weighting
         if self._task_gradients is not None:
             return backend.gradient_step(self, self._gradient_step, data, *state)
-        result = super().train_step(*args)
+        if backend.in_strategy():
+            result = backend.gradient_step(self, self._loss_step, data, *state)
+        else:
+            result = super().train_step(*args)
         if rule is not None and rule.looks_again:
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
             result = backend.after_step(self, lambda: self._look_again(x, y, sample_weight), result)
         return result
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing, as a functional model is built.
+
+        Keras would run it on a batch, for which it adds up what the workers' batches hold and
+        fails (keras#20585).
+        """
 
     def make_train_function(self, force=False):
         if self.train_function is None or force:
@@ -221,6 +243,22 @@ class MultiTaskModel(keras.Model):
     def make_test_function(self, force=False):
         if self.test_function is None or force:
             packed_logs.make_function(self, "test", super().make_test_function)
+
+    def _loss_step(self, data):
+        """Gradients of the total loss, that they are to be applied, and logs."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+
+        def losses(_):
+            outputs = self(x, training=True)
+            loss = self.compute_loss(x, y, outputs, sample_weight, training=True)
+            return [self.optimizer.scale_loss(loss)], (loss, outputs)
+
+        (scaled,), (loss, outputs), pull = backend.linearize(losses, self.trainable_variables)
+        gradients, _ = pull([ops.ones_like(scaled)])
+        size = ops.shape(keras.tree.flatten(x)[0])[0]
+        self._loss_tracker.update_state(loss * backend.num_replicas(), sample_weight=size)
+        logs = self.compute_metrics(x, y, outputs, sample_weight)
+        return gradients, ops.convert_to_tensor(True), logs
 
     def _gradient_step(self, data):
         """Gradients, whether they are finite, and logs."""
@@ -244,11 +282,15 @@ class MultiTaskModel(keras.Model):
         y, sample_weight = self._by_task(y, sample_weight)
         totals, divisors = setup.losses(y, y_pred, sample_weight)
         summed = ops.array(setup.losses.summed)
+        if note and setup.loss_means is not None:
+            setup.loss_means.update_state(totals, ops.where(summed, 1.0, divisors))
+        if self.stopped_tasks:  # to all that follows they are tasks without labels
+            trained = ops.array([task not in self.stopped_tasks for task in setup.losses.tasks])
+            totals = ops.where(trained, totals, 0.0)
+            divisors = ops.where(trained, divisors, 0.0)
         # Replicas hold different numbers of labels: divide by the global number.
         global_divisors = backend.all_reduce_sum(ops.stop_gradient(divisors))
         global_divisors = ops.where(summed | ops.equal(global_divisors, 0), 1.0, global_divisors)
-        if note and setup.loss_means is not None:
-            setup.loss_means.update_state(totals, ops.where(summed, 1.0, divisors))
         return totals / global_divisors
 
     def _note_weights(self, weights, counted=True):
@@ -275,8 +317,12 @@ class MultiTaskModel(keras.Model):
             own.append(self._training.weighting_means)
         return inherited[:1] + [metric for metric in own if metric is not None] + inherited[1:]
 
-    def fit(self, *args, callbacks=None, **kwargs):
-        """As `keras.Model.fit`; also stops at a loss that is not finite, naming the task."""
+    def fit(self, x=None, *args, callbacks=None, **kwargs):
+        """As `keras.Model.fit`, where `x` may also be a `kmtl.data.TaskMixture`.
+
+        Stops at a loss that is not finite, naming the task. With
+        `kmtl.callbacks.BackupAndResume` it goes on from the last backup.
+        """
         own = [WeightingEpochs(), StopOnNonFiniteLoss()]
         if isinstance(callbacks, keras.callbacks.CallbackList):
             for callback in own:
@@ -285,7 +331,9 @@ class MultiTaskModel(keras.Model):
             callbacks = [*keras.tree.flatten(callbacks or []), *own]
         if self.compiled:
             backend.build_optimizer(self)
-        return super().fit(*args, callbacks=callbacks, **kwargs)
+        if isinstance(callbacks, list):
+            x, callbacks = resuming.prepare(self, x, callbacks, kwargs)
+        return super().fit(x, *args, callbacks=callbacks, **kwargs)
 
     def evaluate(self, *args, **kwargs):
         """As `keras.Model.evaluate`."""
@@ -347,16 +395,48 @@ class MultiTaskModel(keras.Model):
             key: keras.saving.serialize_keras_object(value)
             for key, value in self._training.arguments.items()
         }
-        return {**config, **own}
+        return {**config, **own, "stopped_tasks": list(self.stopped_tasks)}
 
     def compile_from_config(self, config):
+        stopped = config.get("stopped_tasks", [])
+        config = {k: v for k, v in config.items() if k != "stopped_tasks"}
         self.compile(**keras.saving.deserialize_keras_object(config))
+        self.stopped_tasks = list(stopped)
         self.optimizer.build(self.trainable_variables)
 
     @property
     def trained_tasks(self) -> list[str]:
         """Names of the tasks that have a loss, sorted."""
         return list(self._require_compiled().losses.tasks)
+
+    def static_weight(self, task: str) -> float:
+        """The task's entry in `loss_weights`, or 1."""
+        setup = self._require_compiled()
+        return setup.static_weights[setup.losses.tasks.index(task)]
+
+    def stop_task(self, task: str) -> None:
+        """From now on a task's loss trains nothing; `compile` undoes it.
+
+        It is still shown, but no part of the total loss, and to all weightings a task without
+        labels. Training and evaluation are traced anew.
+
+        Args:
+            task: Name of a task that has a loss.
+
+        Raises:
+            ValueError: if the model has no such task, or no other that is trained.
+        """
+        others = [t for t in self.trained_tasks if t not in (*self.stopped_tasks, task)]
+        if task not in self.trained_tasks or not others:
+            raise ValueError(
+                "A task to stop must be one that has a loss, beside another that goes on. "
+                f"Received: task={task!r}, tasks={self.trained_tasks}, "
+                f"stopped={self.stopped_tasks}"
+            )
+        if task not in self.stopped_tasks:
+            self.stopped_tasks = sorted([*self.stopped_tasks, task])
+            self.make_train_function(force=True)
+            self.make_test_function(force=True)
 
     def _replace_weighting(self, rule, accumulated):
         if rule is not None:
@@ -391,15 +471,27 @@ def _check_log_names(names) -> None:
         seen.add(name)
 
 
+def _check_parts(optimizer) -> None:
+    """The optimizers of a `MultiOptimizer` are to see the same batches."""
+    for part in getattr(optimizer, "optimizers", []):
+        if part.gradient_accumulation_steps:
+            raise ValueError(
+                "The parts of a `MultiOptimizer` must not accumulate gradients. Received: "
+                f"gradient_accumulation_steps={part.gradient_accumulation_steps} in {part.name!r}"
+            )
+
+
 def _spare_from_weight_decay(optimizer, variables) -> None:
     """Adds to the exclusions of the user, which Keras's own method would replace."""
     if not variables:
         return
-    earlier = getattr(optimizer, "_exclude_from_weight_decay", set())
-    pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
-    optimizer.exclude_from_weight_decay(var_list=variables)
-    optimizer._exclude_from_weight_decay |= earlier
-    optimizer._exclude_from_weight_decay_pattern = pattern
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    for one in getattr(optimizer, "optimizers", [optimizer]):  # of a `MultiOptimizer`
+        earlier = getattr(one, "_exclude_from_weight_decay", set())
+        pattern = getattr(one, "_exclude_from_weight_decay_pattern", None)
+        one.exclude_from_weight_decay(var_list=variables)
+        one._exclude_from_weight_decay |= earlier
+        one._exclude_from_weight_decay_pattern = pattern
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmtl import backend
+
 PACKED = "packed"
 
 
@@ -31,12 +33,15 @@ def make_function(model: keras.Model, kind: str, make: Callable) -> None:
             return pack(result[0], names), *result[1:]
         return pack(result, names)
 
-    setattr(model, f"{kind}_step", packed_step)
-    try:
-        make(force=True)
-    finally:
-        delattr(model, f"{kind}_step")
-    function = getattr(model, f"{kind}_function")
+    if model.steps_per_execution > 1 and backend.spreads(model):
+        function = backend.several_steps(model, packed_step)
+    else:
+        setattr(model, f"{kind}_step", packed_step)
+        try:
+            make(force=True)
+        finally:
+            delattr(model, f"{kind}_step")
+        function = getattr(model, f"{kind}_function")
 
     def function_with_names(*args):
         result = function(*args)
@@ -48,17 +53,22 @@ def make_function(model: keras.Model, kind: str, make: Callable) -> None:
 
 
 def pack(logs: dict, names: list) -> dict:
-    """The logs with their scalars in one vector, whose names are written to `names`."""
+    """The logs with their scalars in one row, whose names are written to `names`.
+
+    Keras takes the mean over all replicas' rows, along this first axis where there are several
+    workers.
+    """
     logs = {name: ops.convert_to_tensor(value) for name, value in logs.items()}
     names[:] = [name for name, x in logs.items() if len(x.shape) == 0]
     others = {name: x for name, x in logs.items() if name not in names}
-    return {PACKED: ops.stack([ops.cast(logs[name], "float32") for name in names]), **others}
+    row = ops.stack([ops.cast(logs[name], "float32") for name in names])[None]
+    return {PACKED: row, **{name: x[None] for name, x in others.items()}}
 
 
 def unpack(logs: dict, names: list) -> dict:
     """The logs by name; nothing is copied or waited for until somebody reads a number."""
     vector = _Vector(logs[PACKED])
-    others = {name: x for name, x in logs.items() if name != PACKED}
+    others = {name: x[0] for name, x in logs.items() if name != PACKED}
     return {**{name: _Scalar(vector, i) for i, name in enumerate(names)}, **others}
 
 
@@ -69,7 +79,7 @@ class _Vector:
     @property
     def values(self) -> np.ndarray:
         if self._values is None:
-            self._values = ops.convert_to_numpy(self._tensor)
+            self._values = ops.convert_to_numpy(self._tensor).reshape(-1)
         return self._values
 
 

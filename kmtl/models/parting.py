@@ -66,6 +66,10 @@ class Parting:
         self.head_variables = _variables_of(private)
         self.last_variables = _variables_of(_last_with_variables(shared, self.tensors))
 
+    def variables_of_task(self, task: str) -> list:
+        """Trainable variables of the layers that lead to this task alone."""
+        return _variables_of([node for node, tasks in self._private if tasks == [task]])
+
     def run_trunk(self, inputs, taps=None):
         """The parting tensors' values, and a dict of layer id -> what the tapped layers read.
 

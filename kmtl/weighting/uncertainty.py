@@ -159,6 +159,6 @@ class UncertaintyWeighting(TaskWeighting):
 def _kind(loss) -> str:
     name = getattr(loss, "fn", loss)
     name = getattr(name, "__name__", type(loss).__name__).lower()
-    if any(part in name for part in ("entropy", "hinge", "divergence", "focal")):
+    if any(part in name for part in ("entropy", "hinge", "divergence", "focal", "multilabel")):
         return "classification"
     return "laplace" if "absolute" in name else "regression"

@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -30,6 +31,15 @@ def folder(tmp_path_factory):
     (folder / "short.tflite").write_bytes(content[: len(content) // 2])
     (folder / "short.npz").write_bytes((folder / "x.npz").read_bytes()[:100])
     (folder / "short.keras").write_bytes((folder / "model.keras").read_bytes()[:1000])
+    for name in ("folder", "folder.keras", "folder.npz", "folder.tflite"):
+        (folder / name).mkdir()
+    for ending in ("keras", "npz", "tflite"):
+        (folder / f"empty.{ending}").touch()
+    np.savez(folder / "narrow.npz", features=np.zeros((2, 3)))
+    np.savez(folder / "texts.npz", features=np.full((2, 4), "a"))
+    np.savez(folder / "y.npz", zeta=np.arange(32) % 3, nose=np.zeros(32))
+    np.savez(folder / "far.npz", zeta=np.arange(32))
+    np.savez(folder / "named.npz", zeta=np.full(32, "a"))
     return folder
 
 
@@ -159,6 +169,13 @@ def test_export_in_int8_of_one_task(capsys, folder, tmp_path):
         (["run", "{}/model.tflite", "--input={}/model.tflite"], "--input must name a whole .npz"),
         (["run", "{}/model.tflite", "--input={}/x.npz", "--runtime=gpu"], "'gpu'"),
         (["run", "{}/model.tflite", "--input={}/x.npz", "--output=/dev/null/a.npz"], "/dev/null"),
+        (["run", "{}/model.tflite", "--input={}/x.npz", "--output="], "--output must name a file"),
+        (["run", "{}/model.tflite", "--input={}/x.npz", "--output=/"], "--output must name a file"),
+        (["benchmark", "{}/model.tflite", "--runs=1", "--json={}/folder"], "must name a file"),
+        (["benchmark", "{}/model.tflite", "--signature=nose"], "'nose'"),
+        (["saved_model", "{}/model.keras", "--output=/dev/null/served"], "/dev/null (File exists)"),
+        (["saved_model", "{}/model.keras", "--output={}/folder"], "holds a SavedModel"),
+        (["saved_model", "{}/model.keras", "--tasks=nose"], "['nose']"),
         (["demo", "--output=/dev/null/demo"], "/dev/null"),
         (["demo", "--seeds=0"], "seeds=0"),
     ],
@@ -167,6 +184,108 @@ def test_errors_are_one_line(capsys, folder, arguments, text):
     before = sorted(folder.iterdir())
     assert text in error_of(capsys, *(argument.format(folder, folder) for argument in arguments))
     assert sorted(folder.iterdir()) == before
+
+
+MODELS = {
+    "keras": (
+        ["export"],
+        ["report", "--data={}/x.npz"],
+        ["saved_model"],
+        [
+            "autotune",
+            "--data={}/x.npz",
+            "--labels={}/y.npz",
+            "--metrics=zeta:mae",
+            "--budget=zeta:1",
+        ],
+    ),
+    "tflite": (["benchmark"], ["inspect"], ["lint"], ["run", "--input={}/x.npz"]),
+}
+
+
+@pytest.mark.parametrize(
+    "path", ["none", "folder", "empty", "none/model", "x.npz/model", "x" * 300]
+)
+@pytest.mark.parametrize(
+    ("ending", "command", "flags"),
+    [(ending, name, flags) for ending, all_ in MODELS.items() for name, *flags in all_],
+)
+def test_models_that_are_not_there(capsys, folder, ending, command, flags, path):
+    flags = [flag.format(folder) for flag in flags]
+    message = error_of(capsys, command, f"{folder}/{path}.{ending}", *flags)
+    assert " must " in message and f"Received: {folder}/{path}.{ending}" in message
+    assert "Errno" not in message
+
+
+ARRAYS = [
+    (["run", "{}/model.tflite"], "input"),
+    (["export", "{}/model.keras"], "representative_data"),
+    (["saved_model", "{}/model.keras"], "representative_data"),
+    (["report", "{}/model.keras"], "data"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "flag"), ARRAYS)
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("none.npz", "must name an existing .npz file. Received: "),
+        ("folder.npz", "must name an existing .npz file. Received: "),
+        ("x.npz/x.npz", "must name an existing .npz file. Received: "),
+        ("empty.npz", "must name a whole .npz file"),
+        ("wrong.npz", "must hold an array for each input of the model, ['features']. Received: "),
+        ("narrow.npz", "Input 'features' must have the shape (samples, 4). Received: (2, 3)"),
+        ("texts.npz", "Input 'features' must hold values of type float32. Received: <U1"),
+        ("x" * 300, "Files must be there and readable, folders there and writable. Received: "),
+    ],
+)
+def test_arrays_that_are_not_there(capsys, folder, arguments, flag, name, text):
+    before = sorted(folder.iterdir())
+    arguments = [argument.format(folder) for argument in arguments]
+    assert text in error_of(capsys, *arguments, f"--{flag}={folder}/{name}")
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("labels", "metrics", "text"),
+    [
+        ("y.npz", "nose:mae", "`labels` must be of heads of the model, ['alpha', 'zeta']"),
+        ("y.npz", "mouth:mae", "array for each head with a metric, ['mouth']"),
+        ("named.npz", "zeta:accuracy", "`labels` must be numbers. Received: <U1 for 'zeta'"),
+        ("far.npz", "zeta:sparse_categorical_crossentropy", "(32,) from 0 to 31, outputs of"),
+    ],
+)
+def test_labels_that_do_not_suit(capsys, folder, tmp_path, labels, metrics, text):
+    arguments = ["report", f"{folder}/model.keras", f"--data={folder}/x.npz", "--quantizations="]
+    arguments += [f"--labels={folder}/{labels}", f"--metrics={metrics}"]
+    assert text in error_of(capsys, *arguments, f"--output={tmp_path}/r.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_without_permission(capsys, folder, monkeypatch):
+    def refuse(path, *args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("builtins.open", refuse)
+    message = error_of(capsys, "inspect", f"{folder}/model.tflite")
+    assert message.endswith(f"writable. Received: {folder}/model.tflite (Permission denied)\n")
+
+
+def test_run_tells_of_vectors_which_is_the_largest_and_of_maps_the_range(capsys, tmp_path):
+    x = keras.Input((2, 3), name="x")
+    row = keras.layers.Dense(3, kernel_initializer="identity", use_bias=False)
+    heads = {"map": row(x), "vector": keras.layers.Flatten()(x)}
+    kmtl.MultiTaskModel(x, heads).save(tmp_path / "m.keras")
+    np.savez(tmp_path / "x.npz", x=np.array([[[1, 5, 2], [-3, 0.5, 0.5]]], "float32"))
+    assert main(["export", f"{tmp_path}/m.keras"]) == 0
+    capsys.readouterr()
+    assert main(["run", f"{tmp_path}/m.tflite", f"--input={tmp_path}/x.npz"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "map  float32 1 x 2 x 3",
+        "  row 0  from -3 to 5, mean 1",
+        "vector  float32 1 x 6",
+        "  row 0  [1 5 2 -3 0.5 0.5]   largest: 1",
+    ]
 
 
 def test_debug_shows_where_an_error_comes_from(folder):

@@ -12,7 +12,14 @@ import pytest
 from keras import layers, ops
 
 import kmtl
-from kmtl.export import export_litert, inspect_litert, load_litert
+from kmtl.export import (
+    export_litert,
+    export_trainable,
+    inspect_litert,
+    load_litert,
+    quantize_aware,
+    report,
+)
 from kmtl.export import files as files_module
 
 if keras.backend.backend() != "tensorflow":
@@ -159,6 +166,61 @@ def test_integers_that_do_not_fit_are_refused(tmp_path):
     )
     with pytest.raises(ValueError, match=r"'ids' must hold values of type int32.*4294967297"):
         runner(typical.astype("int64") + 2**32)
+
+
+def first_column(ids):
+    return layers.Embedding(5, 2, name="words")(ids[:, 0])
+
+
+def reshaped(ids):
+    table = layers.Embedding(5, 2, name="words")
+    return layers.Flatten()(layers.TimeDistributed(table)(layers.Reshape((1, 2))(ids)))
+
+
+def embedded(ids):
+    return layers.Flatten()(layers.Embedding(5, 2, name="words")(ids))
+
+
+def model_on_indices(embed=embedded, dtype="int32"):
+    ids, a = keras.Input((2,), dtype=dtype, name="ids"), keras.Input((3,), name="a")
+    h = layers.Concatenate()([embed(ids), a])
+    heads = {"zeta": layers.Dense(2)(h), "mid": layers.Dense(1)(h)}
+    return kmtl.MultiTaskModel({"ids": ids, "a": a}, heads)
+
+
+def indices(wrong):
+    ids = np.arange(16).reshape(8, 2) % 5
+    ids[3, 0] = wrong
+    return {"ids": ids, "a": np.random.default_rng(0).normal(size=(8, 3))}
+
+
+@pytest.mark.parametrize("export", [
+    export_litert,
+    lambda model, path, **kwargs: export_litert(model, path, "int8", **kwargs),
+    lambda model, path, **kwargs: quantize_aware(model, "int8", **kwargs),
+    lambda model, path, **kwargs: export_trainable(model, path, "mid", loss="mse", **kwargs),
+    lambda model, path, representative_data: report(
+        model, path.with_suffix(".html"), representative_data
+    ),
+])  # fmt: skip
+@pytest.mark.parametrize("wrong", [5, -1])
+def test_indices_that_an_embedding_does_not_have(export, wrong, tmp_path):
+    message = f"Input 'ids' must hold indices from 0 to 4 for layer 'words'. Received: {wrong} to"
+    with pytest.raises(ValueError, match=message):
+        export(model_on_indices(), tmp_path / "m.tflite", representative_data=indices(wrong))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("embed", [embedded, first_column, reshaped])
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_indices_of_all_types_and_on_detours(embed, dtype, tmp_path):
+    model, path = model_on_indices(embed, dtype), tmp_path / "m.tflite"
+    with pytest.raises(ValueError, match="'ids' must hold indices.*'words'. Received: 7 to 7"):
+        export_litert(model, path, representative_data=indices(7))
+    with pytest.raises(ValueError, match=f"Received: None for input 'ids' of type {dtype}"):
+        export_litert(model, path)
+    assert not list(tmp_path.iterdir())
+    export_litert(model, path, representative_data=indices(4))
 
 
 def test_inputs_that_the_chosen_tasks_do_not_need_may_be_given(tmp_path):

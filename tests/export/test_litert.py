@@ -241,9 +241,22 @@ def test_exporting_prints_nothing(hard_sharing, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_input_s_name_that_no_signature_can_have(tmp_path):
-    x = keras.Input((3,), name="two words")
+@pytest.mark.parametrize("name", ["two words", "class"])
+def test_an_input_s_name_that_no_signature_can_have(name, tmp_path):
+    x = keras.Input((3,), name=name)
     model = kmtl.MultiTaskModel(x, {"zeta": layers.Dense(2)(x), "mid": layers.Dense(1)(x)})
-    with pytest.raises(ValueError, match="signature's inputs must have names.*: two words"):
+    with pytest.raises(ValueError, match=f"signature's inputs must have names.*: {name}"):
         export_litert(model, tmp_path / "m.tflite")
     assert not list(tmp_path.iterdir())
+
+
+def test_names_that_are_no_identifiers(tmp_path):
+    inputs = {name: keras.Input((3,), name=name) for name in ("1", "1-b")}
+    h = layers.Subtract()([inputs["1"], inputs["1-b"]])
+    heads = {name: layers.Dense(2)(h) for name in ("2", "class", "two words")}
+    model = kmtl.MultiTaskModel(inputs, heads)
+    export_litert(model, tmp_path / "m.tflite")
+    x = {name: X[:4, 0, :3, 0] * k for k, name in enumerate(inputs, start=2)}
+    expected = model.predict(x, verbose=0)
+    for task, answers in load_litert(tmp_path / "m.tflite")(x).items():
+        np.testing.assert_allclose(answers, expected[task], rtol=1e-4, atol=1e-6)

@@ -17,6 +17,7 @@ import kmtl
 from kmtl.export import VerificationError, fold, inspect_litert, load_litert, tfmot
 from kmtl.export.tfmot import compression, legacy, rebuild, structure
 from kmtl.export.tfmot.kernels_in_file import kernels_in_file
+from kmtl.export.tfmot.training import Objective
 from kmtl.models import CrossStitchNetwork, FactorizedNetwork, HardSharing, SluiceNetwork
 
 if keras.backend.backend() != "tensorflow":
@@ -438,6 +439,39 @@ def test_bad_data_and_models(small, monkeypatch, tmp_path):
         run(x=np.full_like(x, np.nan))
     with pytest.raises(ValueError, match="compiled with the losses.*without a loss"):
         run(model=fold(small))
+
+
+SPARSE = keras.losses.SparseCategoricalCrossentropy
+
+
+@pytest.mark.parametrize("loss", [SPARSE(), "sparse_categorical_crossentropy", "crossentropy"])
+@pytest.mark.parametrize(
+    ("wrong", "received"), [(2, "2 to 2"), (-1, "-1 to -1"), (np.nan, "nan to nan")]
+)
+def test_classes_that_do_not_exist(small, loss, wrong, received):
+    small.compile(loss={"zeta": loss, "mid": "mse"})
+    x, y = data_of()
+    y["zeta"] = np.zeros(32, "float32")
+    y["zeta"][5] = wrong
+    message = f"Labels of task 'zeta' must be class indices from 0 to 1. Received: {received}"
+    with pytest.raises(ValueError, match=message):
+        Objective(small, ["mid", "zeta"]).labels(y, 32)
+
+
+def test_labels_that_stand_for_no_class(small, monkeypatch, tmp_path):
+    small.compile(
+        loss={"zeta": SPARSE(), "mid": SPARSE(ignore_class=255)}, missing={"zeta": np.nan}
+    )
+    rows = np.arange(32)
+    y = {"zeta": np.where(rows % 3, np.nan, rows % 2), "mid": np.where(rows % 3, 255, rows % 2)}
+    objective = Objective(small, ["mid", "zeta"])
+    assert set(objective.labels(y, 32)) == {"mid", "zeta"}
+    # Before time goes into training.
+    monkeypatch.setattr(compression, "require_tfmot", lambda: None)
+    with pytest.raises(ValueError, match="'mid' must be class indices.*Received: 254 to 254"):
+        y["mid"] = np.where(rows % 3, 254, rows % 2)
+        tfmot.compress(small, tmp_path / "m.tflite", data_of()[0], y)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

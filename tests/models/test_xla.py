@@ -1,10 +1,13 @@
 """Every network trains under XLA, with the loss that it has without."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
+import kmtl
 from kmtl.models import CrossStitchNetwork, FactorizedNetwork, HardSharing, SluiceNetwork
 
 pytestmark = pytest.mark.both_backends
@@ -57,3 +60,37 @@ def test_one_step_compiled_by_xla_equals_one_without(name):
     assert losses[0][0] != losses[0][1]
     for a, b in zip(*weights, strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
+
+
+# What a rule cannot do without.
+ARGUMENTS = {
+    "Krum": {"num_byzantine": 0},
+    "StaticWeights": {"task_weights": {"seg": 2.0}},
+    "TrimmedMean": {"trim_number": 0},
+}
+RULES = sorted({"StaticWeights"} | {rule.__name__ for rule in kmtl.weighting.NAMES.values()})
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_compiles(name):
+    """What can be shown of TPUs here: the whole step, in XLA, on static shapes."""
+    cls = getattr(kmtl.weighting, name)
+    seed = {"seed": 3} if "seed" in inspect.signature(cls.__init__).parameters else {}
+    weights = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(3)
+        trunk = [layers.Flatten(), layers.Dense(4, activation="tanh")]
+        heads = {"depth": layers.Dense(1), "seg": layers.Dense(3, activation="softmax")}
+        model = HardSharing(trunk, heads, inputs=(6, 6, 1))
+        model.compile(
+            keras.optimizers.SGD(0.1),
+            loss={"depth": "mse", "seg": "sparse_categorical_crossentropy"},
+            weighting=cls(**seed, **ARGUMENTS.get(name, {})),
+            missing={"depth": float("nan"), "seg": -1},
+            jit_compile=jit_compile,
+        )
+        model.fit(X, Y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-5)

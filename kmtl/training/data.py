@@ -1,0 +1,167 @@
+"""The data of a configuration: what `fit`, `evaluate` and the export are given."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kmtl.data import TaskMixture
+from kmtl.data.layout import Layout
+from kmtl.data.reading import read_sources
+from kmtl.training import readers
+from kmtl.training.consistency import check_names
+from kmtl.training.readers.files import files_of
+from kmtl.training.readers.labels import absent
+from kmtl.training.schema import Config
+from kmtl.training.schema_data import Data
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """What was read.
+
+    Attributes:
+        mixture: The training data.
+        held_out: Split -> `tf.data.Dataset` of batches, each example once; "validation", "test".
+        sizes: Split -> source -> number of examples.
+        missing: Task -> the mark of an absent label, for `compile`.
+        inputs: Input -> `tf.TensorSpec` of one example.
+        moments: Input -> (mean, variance) over the training data, of those to standardise.
+    """
+
+    mixture: TaskMixture
+    held_out: dict
+    sizes: dict[str, dict[str, int]]
+    missing: dict
+    inputs: dict
+    moments: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def check_files(data: Data) -> None:
+    """Raises FileNotFoundError, naming the key, for paths that name no file."""
+    for split in SPLITS:
+        for name, source in (getattr(data, split) or {}).items():
+            if hasattr(source, "path"):
+                files_of(source.path, f"data.{split}.{name}")
+
+
+def load(config: Config) -> Loaded:
+    """Reads all sources.
+
+    Raises:
+        ValueError: for sources that cannot be read or do not fit together; the message names
+            them by their key.
+    """
+    data = config.data
+    read = {
+        f"data.{split}.{name}": readers.read(source, f"data.{split}.{name}", split)
+        for split in SPLITS
+        for name, source in (getattr(data, split) or {}).items()
+    }
+    found = {source.name: source for source in read_sources(read, data.buffer_size)}
+    trained = _of(found, "train").values()
+    tasks = {task for source in trained for task in source.spec[1]}
+    for key, source in found.items():
+        check_names(key, source.spec[1], tasks, "tasks of `data.train`")
+    marked = _marked(data, read, found)
+    layout = Layout(list(found.values()), marked, None)
+    inputs = next(iter(trained)).spec[0]
+    moments = {name: _moments(name, inputs, _of(read, "train")) for name in data.standardize}
+    shaped = {key: _shaped(source) for key, source in read.items()}
+    mixture = TaskMixture(
+        _of(shaped, "train"),
+        batch_size=data.batch_size,
+        sampling=data.sampling,
+        mode=data.mode,
+        missing=marked,
+        seed=data.seed,
+        alpha=data.alpha,
+        temperature=data.temperature,
+        anneal_epochs=data.anneal_epochs,
+        final_alpha=data.final_alpha,
+        steps_per_epoch=config.training.steps_per_epoch,
+        buffer_size=data.buffer_size,
+    )
+    return Loaded(
+        mixture=mixture,
+        held_out={
+            split: _batches(_of(shaped, split), layout, data.batch_size)
+            for split in SPLITS[1:]
+            if getattr(data, split) is not None
+        },
+        sizes={split: {n: s.size for n, s in _of(found, split).items()} for split in SPLITS},
+        missing=layout.missing,
+        inputs=inputs,
+        moments=moments,
+    )
+
+
+def _of(by_key: Mapping, split) -> dict:
+    """Of what goes by `data.<split>.<name>`, that of one split by name."""
+    prefix = f"data.{split}."
+    return {k.removeprefix(prefix): v for k, v in by_key.items() if k.startswith(prefix)}
+
+
+def _marked(data, read, found):
+    """Task -> mark, of the tasks whose labels may be absent within a source."""
+    marks = {}
+    for split in SPLITS:
+        for name, source in (getattr(data, split) or {}).items():
+            key = f"data.{split}.{name}"
+            arrays = not isinstance(read[key], tf.data.Dataset)
+            for task, told in (source.tasks or {}).items():
+                dtype = found[key].spec[1][task].dtype
+                cells = source.format in ("csv", "parquet") and dtype.is_floating
+                if told.missing is not None or cells or (arrays and told.dtype == "int32"):
+                    marks[task] = absent(dtype.as_numpy_dtype)
+    return marks
+
+
+def _shaped(source):
+    """A single input without its name: it is what Keras feeds a model of one input."""
+
+    def bare(x, *rest):
+        return next(iter(x.values())) if len(x) == 1 else x, *rest
+
+    return source.map(bare) if isinstance(source, tf.data.Dataset) else bare(*source)
+
+
+def _batches(shaped, layout, batch_size):
+    """Every example of a split once, with the labels of all tasks."""
+
+    def complete(x, labels, *weights):
+        example = tf.nest.map_structure(_in_floatx, (x, dict(labels), dict(*weights)))
+        return layout.complete(example, 0, [])
+
+    batches = None
+    for source in shaped.values():
+        if not isinstance(source, tf.data.Dataset):
+            source = tf.data.Dataset.from_tensor_slices(source)
+        rows = source.map(complete, num_parallel_calls=tf.data.AUTOTUNE)
+        batches = rows if batches is None else batches.concatenate(rows)
+    options = tf.data.Options()
+    # Each worker takes its part of every batch, however many files there are.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return batches.batch(batch_size).prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _in_floatx(tensor):
+    return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
+
+
+def _moments(name, inputs, sources):
+    """Mean and variance of an input's last axis over all examples of training."""
+    check_names("data.standardize", [name], inputs, "inputs of the data")
+    for key, source in sources.items():
+        if isinstance(source, tf.data.Dataset):
+            raise ValueError(
+                "`data.standardize` must name inputs of arrays or tables, which can be measured. "
+                f"Received: {name}, which `data.train.{key}` streams"
+            )
+    rows = [np.asarray(source[0][name], "float64") for source in sources.values()]
+    flat = np.concatenate([part.reshape(-1, part.shape[-1]) for part in rows])
+    return flat.mean(axis=0), flat.var(axis=0)

@@ -1,0 +1,66 @@
+"""TFRecord files of `tf.train.Example`, parsed in parallel."""
+
+import numpy as np
+import tensorflow as tf
+
+from kmtl.training.readers.files import files_of
+from kmtl.training.readers.labels import standard_label_tensor
+from kmtl.training.readers.npz import check_present
+
+# Records are parsed this many at a time, and files read this many at once. The order of the
+# examples depends on the second number, so it is not left to the machine.
+PARSED_TOGETHER, FILES_AT_ONCE = 128, 8
+
+# What `tf.train.Example` holds as numbers; other types are the bytes of an array.
+_AS_NUMBERS = ("float32", "int64")
+
+
+def read(source, where: str, split: str):
+    """A `tf.data.Dataset` of unbatched examples, in the same order each time."""
+    del split
+    files = files_of(source.path, where)
+    records = tf.data.TFRecordDataset(files, num_parallel_reads=min(len(files), FILES_AT_ONCE))
+    task_keys = {name: task.key or name for name, task in source.tasks.items()}
+    check_present(
+        [*source.inputs.values(), *task_keys.values()], source.features, where, "`features`"
+    )
+
+    def parse(batch):
+        found = tf.io.parse_example(batch, {n: _stored(f) for n, f in source.features.items()})
+        found = {name: _decoded(found[name], f) for name, f in source.features.items()}
+        labels = {
+            name: standard_label_tensor(found[key], source.tasks[name], f"{where}.tasks.{name}")
+            for name, key in task_keys.items()
+        }
+        return {name: found[key] for name, key in source.inputs.items()}, labels
+
+    parallel = records.batch(PARSED_TOGETHER).map(
+        tf.autograph.experimental.do_not_convert(parse), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    examples = parallel.unbatch()
+    try:
+        next(iter(examples.take(1)), None)
+        count = source.examples or _count(records)
+    except tf.errors.OpError as error:
+        raise ValueError(
+            f"`{where}.features` must describe the examples of whole TFRecord files. "
+            f"Received: {source.path} ({error.message})"
+        ) from error
+    return examples.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def _stored(feature):
+    if feature.dtype in _AS_NUMBERS:
+        return tf.io.FixedLenFeature(feature.shape, feature.dtype)
+    return tf.io.FixedLenFeature([], tf.string)
+
+
+def _decoded(values, feature):
+    if feature.dtype in _AS_NUMBERS:
+        return values
+    return tf.reshape(tf.io.decode_raw(values, feature.dtype), [-1, *feature.shape])
+
+
+def _count(records):
+    batches = records.batch(1024)
+    return int(batches.reduce(np.int64(0), lambda n, rows: n + tf.shape(rows, tf.int64)[0]))

@@ -1,0 +1,74 @@
+"""What a training run leaves behind: results, the model, exported files."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import keras
+
+from kmtl.export import export_litert
+from kmtl.export.files import write_together
+from kmtl.training import results
+from kmtl.training.schema import Config
+from kmtl.training.workers import Cluster, on_first_worker
+
+
+def make_folders(config: Config) -> None:
+    """Before training, so that a path that cannot be written costs no training."""
+    for path in (config.model, config.results, *(export.path for export in config.export)):
+        if path is not None:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+
+
+def write_all(model, config: Config, data, found, strategy, cluster: Cluster | None, say) -> None:
+    """Saves and exports on the first worker; all must call it.
+
+    Every worker saves, as some variables are sums over what each of them holds.
+
+    Args:
+        model: The trained model.
+        config: The configuration.
+        data: What `kmtl.training.data.load` returned.
+        found: What `kmtl.training.results.by_task` returned, or None.
+        strategy: Where the model was trained.
+        cluster: The workers.
+        say: Shows a text.
+    """
+    first = cluster is None or cluster.index == 0
+    target = None if config.model is None or not first else Path(config.model)
+    # Beside the model, so that it can be renamed into its place.
+    beside = None if target is None else target.parent
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=beside) as folder:
+        part = Path(folder) / "model.keras"
+        if config.model is not None or config.export:
+            model.save(part)
+
+        def write():
+            if found is not None:
+                say(results.as_text(found))
+                if config.results is not None:
+                    write_together({Path(config.results): results.as_json(found)})
+                    say(config.results)
+            saved = part
+            if target is not None:  # before the export, which may refuse
+                os.replace(part, target)
+                saved = target
+                say(str(target))
+            if config.export:
+                _export(keras.saving.load_model(saved, compile=False), config, data, say)
+
+        on_first_worker(strategy, cluster, write)
+
+
+def _export(model, config, data, say):
+    """Of the saved model, which is free of the replicas."""
+    for export in config.export:
+        arguments = export.model_dump(exclude={"path"})
+        written = export_litert(
+            model, export.path, representative_data=data.mixture.dataset(), **arguments
+        )
+        worst = max(error["relative_error"] for error in written.errors.values())
+        say(
+            f"{written.path}  {written.bytes:,} bytes, {written.quantization}, "
+            f"largest relative error {worst:.3g}"
+        )
