@@ -218,22 +218,6 @@ def test_two_replicas_equal_one(weighting, mirrored):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
-def test_litert_equals_keras(tmp_path):
-    import kmtl.export
-
-    model = multi_task_model()
-    model.compile(keras.optimizers.SGD(0.1), loss="mse")
-    model.fit(X, {"a": features(24, 1), "b": features(24, 2)}, verbose=0)
-    path = tmp_path / "model.tflite"
-    kmtl.export.export_litert(model, path, representative_data=X)
-    answers, expected = kmtl.export.load_litert(path)(X), model.predict(X, verbose=0)
-    for task in expected:
-        np.testing.assert_allclose(answers[task], expected[task], rtol=1e-5, atol=1e-5)
-    other = kmtl.export.load_litert(path)({**X, "source": (X["source"] + 1) % 3})
-    assert not np.allclose(other["a"], expected["a"], atol=1e-3)
-
-
 @pytest.mark.both_backends
 @pytest.mark.parametrize(
     ("kwargs", "message"),
