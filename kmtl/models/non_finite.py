@@ -11,7 +11,7 @@ CHECK_EVERY = 32
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
     """Raises `FloatingPointError` with the names of the tasks whose loss is NaN or infinite."""
 
-    async_safe = True  # Keras then leaves logs on the device until they are read
+    async_safe = True  # under JAX, Keras then leaves logs on the device until they are read
 
     def on_train_batch_end(self, batch, logs=None):
         if batch % CHECK_EVERY == 0:

@@ -11,7 +11,7 @@ from kmtl.weighting.gradient import GradientWeighting
 class WeightingEpochs(keras.callbacks.Callback):
     """Tells the model's weighting that an epoch begins, and the user of steps it skipped."""
 
-    async_safe = True  # Keras then leaves logs on the device until they are read
+    async_safe = True  # under JAX, Keras then leaves logs on the device until they are read
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.model.weighting is not None:

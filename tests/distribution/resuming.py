@@ -34,14 +34,17 @@ EPOCHS = 3
 
 
 class Killer(keras.callbacks.Callback):
-    """Has the system end this process a while after its first batch, wherever it then is.
+    """Has the system end this process a while after some batch, wherever it then is.
 
     Notes where it started.
     """
 
-    def __init__(self, seconds, notes):
+    def __init__(self, batches, seconds, notes):
         super().__init__()
-        self.seconds, self.notes, self.first = seconds, notes, True
+        self.batches, self.seconds, self.notes, self.first = batches, seconds, notes, True
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
 
     def on_train_batch_begin(self, batch, logs=None):
         if self.first:
@@ -49,14 +52,13 @@ class Killer(keras.callbacks.Callback):
                 print(self.params["steps"] * self.epoch + batch, file=file)
         self.first = False
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-
     def on_train_batch_end(self, batch, logs=None):
-        if self.seconds is not None:
+        if self.batches is None:
+            return
+        self.batches -= 1
+        if self.batches == 0:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, self.seconds)
-            self.seconds = None
 
 
 class Slow(keras.callbacks.Callback):
@@ -99,7 +101,7 @@ def build(mixture):
     return model
 
 
-def train(folder: Path, kill_after=None) -> dict[str, np.ndarray]:
+def train(folder: Path, kill_at=None, seconds=0.001) -> dict[str, np.ndarray]:
     """Variables and logs at the end, by name."""
     folder.mkdir(exist_ok=True)
     mixture = data()
@@ -109,14 +111,14 @@ def train(folder: Path, kill_after=None) -> dict[str, np.ndarray]:
         mixture,
         epochs=EPOCHS,
         verbose=0,
-        callbacks=[backup, Slow(), Killer(kill_after, folder / "starts.txt")],
+        callbacks=[backup, Slow(), Killer(kill_at, seconds, folder / "starts.txt")],
     ).history
     variables = [*model.variables, *model.optimizer.variables]
     found = {f"variable {i:03d}": np.array(v.numpy()) for i, v in enumerate(variables)}
     return found | {f"history {name}": np.array(values) for name, values in history.items()}
 
 
-def in_child(folder: Path, result: Path, kill_after=None) -> bool:
+def in_child(folder: Path, result: Path, **kill) -> bool:
     """Runs `train` in a fork of this process, which must not have used TensorFlow yet.
 
     Returns:
@@ -126,7 +128,7 @@ def in_child(folder: Path, result: Path, kill_after=None) -> bool:
     if pid == 0:
         code = 1
         try:
-            np.savez(result, **train(folder, kill_after))
+            np.savez(result, **train(folder, **kill))
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -145,7 +147,8 @@ def killed_often(folder: Path, seed: int, most: int) -> int:
     in_child(folder / "undisturbed", folder / "undisturbed.npz")
     rng = random.Random(seed)
     for kills in range(most):
-        if in_child(folder / "killed", folder / "killed.npz", kill_after=rng.uniform(0.0, 0.4)):
+        kill = {"kill_at": rng.randint(3, 12), "seconds": rng.uniform(0.001, 0.06)}
+        if in_child(folder / "killed", folder / "killed.npz", **kill):
             return kills
     in_child(folder / "killed", folder / "killed.npz")
     return most
@@ -156,7 +159,7 @@ if __name__ == "__main__":
         import tensorflow as tf
 
         with tf.distribute.MultiWorkerMirroredStrategy().scope():
-            found = train(FOLDER, json.loads(os.environ.get("KILL_AFTER", "null")))
+            found = train(FOLDER, kill_at=json.loads(os.environ.get("KILL_AT", "null")))
         np.savez(FOLDER / f"worker{INDEX}.npz", **found)
     else:
         print(killed_often(FOLDER, seed=INDEX, most=8))

@@ -42,17 +42,17 @@ def test_one_process(seed, tmp_path):
 
 
 def test_two_workers_of_which_one_is_killed(tmp_path):
-    def start(folder, kill_after=None):
+    def start(folder, kill_at=None):
         folder.mkdir(exist_ok=True)
         ports = free_ports(2)
         commands = [[JOB, folder, index, *ports] for index in range(2)]
-        environments = [{}, {} if kill_after is None else {"KILL_AFTER": str(kill_after)}]
+        environments = [{}, {} if kill_at is None else {"KILL_AT": str(kill_at)}]
         return started(commands, folder, environments)
 
     left_alone, killed = tmp_path / "left_alone", tmp_path / "killed"
     with start(left_alone) as processes:
         wait_for_all(processes, left_alone, 300)
-    with start(killed, kill_after=0.4) as processes:
+    with start(killed, kill_at=15) as processes:
         assert processes[1].wait(timeout=300) < 0, tail(killed / "1.txt")
         end = time.monotonic() + 5  # the other cannot go on alone; what starts them ends it
         while processes[0].poll() is None and time.monotonic() < end:
