@@ -14,6 +14,7 @@ X = RNG.normal(size=(44, 6, 6, 1)).astype("float32")
 Y = {
     "depth": np.where(np.arange(44) % 20 < 10, np.nan, RNG.normal(size=44)).astype("float32"),
     "seg": np.where(RNG.random(44) < 0.3, -1, RNG.integers(0, 3, size=44)),
+    "edge": RNG.normal(size=44).astype("float32"),
 }
 BATCH = 20  # the last batch has 4 rows
 
@@ -35,6 +36,7 @@ def stages():
 def heads():
     return {
         "depth": layers.Dense(1, dtype="float32"),
+        "edge": layers.Dense(1, dtype="float32"),
         "seg": layers.Dense(3, activation="softmax", dtype="float32"),
     }
 
@@ -78,7 +80,7 @@ def build(network="HardSharing", weighting=None, accumulate=None, steps=1, polic
     )
     model.compile(
         optimizer,
-        loss={"depth": "mse", "seg": "sparse_categorical_crossentropy"},
+        loss={"depth": "mse", "edge": "mse", "seg": "sparse_categorical_crossentropy"},
         metrics={"seg": ["accuracy"], "depth": ["mae"]},
         weighting=rule(weighting),
         missing={"depth": float("nan"), "seg": -1},

@@ -82,15 +82,19 @@ def test_every_rule_compiles(name):
         keras.utils.set_random_seed(3)
         trunk = [layers.Flatten(), layers.Dense(4, activation="tanh")]
         heads = {"depth": layers.Dense(1), "seg": layers.Dense(3, activation="softmax")}
+        heads["edge"] = layers.Dense(1)
         model = HardSharing(trunk, heads, inputs=(6, 6, 1))
         model.compile(
             keras.optimizers.SGD(0.1),
-            loss={"depth": "mse", "seg": "sparse_categorical_crossentropy"},
+            loss={"depth": "mse", "edge": "mse", "seg": "sparse_categorical_crossentropy"},
             weighting=cls(**seed, **ARGUMENTS.get(name, {})),
             missing={"depth": float("nan"), "seg": -1},
             jit_compile=jit_compile,
         )
-        model.fit(X, Y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        labels = {**Y, "edge": X[:, 0, 0, 0]}
+        model.fit(X, labels, batch_size=8, epochs=2, shuffle=False, verbose=0)
         weights.append(model.get_weights())
-    for a, b in zip(*weights, strict=True):
-        np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-5)
+    assert all(np.isfinite(w).all() for w in weights[1])
+    if not seed:  # XLA draws other random numbers from the same seed
+        for a, b in zip(*weights, strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-5)
