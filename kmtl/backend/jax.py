@@ -138,7 +138,9 @@ def compiled(function, variables, by_xla):
 
 
 def build_optimizer(model) -> None:
-    """Nothing: Keras does it under JAX."""
+    """Creates the optimizer's variables, which a backup may have values for."""
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
 
 
 def gradient_step(model, step, data, state):

@@ -67,6 +67,10 @@ class BackupAndResume(keras.callbacks.Callback):
     Differences from `keras.callbacks.BackupAndRestore`: that one goes on with the next epoch from
     weights in the middle of one, leaves out random seeds, metrics and data, and may be left with
     half a file.
+
+    Reference: J. W. Young (1974), "A First Order Approximation to the Optimum Checkpoint Interval",
+    Communications of the ACM 17(9): the best time between backups is about the square root of
+    twice the time of one, times the mean time between failures.
     """
 
     def __init__(self, folder, every="epoch", keep=2):

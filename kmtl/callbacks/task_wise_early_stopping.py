@@ -49,9 +49,11 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
     >>> model = kmtl.MultiTaskModel(x, heads)
     >>> model.compile("adam", loss="mse")
     >>> rng = np.random.default_rng(0)
-    >>> data = lambda: (rng.normal(size=(8, 4)), {t: rng.normal(size=(8, 1)) for t in heads})
+    >>> def data(scale):
+    ...     y = {task: scale * rng.normal(size=(8, 1)) for task in heads}
+    ...     return rng.normal(size=(8, 4)), y
     >>> stopping = kmtl.callbacks.TaskWiseEarlyStopping(["noise"], window=2, threshold=1e-9)
-    >>> history = model.fit(*data(), validation_data=data(), epochs=4, verbose=0,
+    >>> history = model.fit(*data(1.0), validation_data=data(9.0), epochs=4, verbose=0,
     ...                     callbacks=[stopping])
     >>> model.stopped_tasks
     ['noise']

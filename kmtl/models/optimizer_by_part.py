@@ -42,6 +42,9 @@ def optimizer_by_part(
     >>> sgd = keras.optimizers.SGD
     >>> optimizer = kmtl.models.optimizer_by_part(model, sgd(0.01), {"new": sgd(0.1)})
     >>> model.compile(optimizer, loss="mse")
+
+    Reference: J. Howard, S. Ruder (2018), "Universal Language Model Fine-tuning for Text
+    Classification", ACL, arXiv:1801.06146, section 3.2, rates that differ by layer.
     """
     if not hasattr(keras.optimizers, "MultiOptimizer"):
         raise ImportError(

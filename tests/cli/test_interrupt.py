@@ -61,7 +61,8 @@ def start(folder, tmp_path, *arguments, before=""):
 def check_interrupted(process, tmp_path, folder, held):
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does
     _, shown = process.communicate(timeout=120)
-    assert (process.returncode, shown) == (130, "kmtl: interrupted\n")
+    # TensorFlow shows a traceback of its own where the signal meets its native code.
+    assert process.returncode == 130 and shown.endswith("kmtl: interrupted\n"), shown
     assert not [*(tmp_path / "out").glob("*")] and not [*(tmp_path / "temporary").iterdir()]
     assert sorted(folder.iterdir()) == held
 
@@ -154,4 +155,5 @@ kmtl.cli.main.GUARDED = ()
 def test_interruptions_that_others_catch(call, folder, tmp_path):
     process = start(folder, tmp_path, "inspect", "m.tflite", before=DROPPED.format(call=call))
     _, shown = process.communicate(timeout=50)
-    assert (process.returncode, shown) == (130, "kmtl: interrupted\n")
+    # TensorFlow shows a traceback of its own where the signal meets its native code.
+    assert process.returncode == 130 and shown.endswith("kmtl: interrupted\n"), shown
