@@ -1,4 +1,4 @@
-"""Ctrl-C: one line, exit code 130, nothing left behind."""
+"""Ctrl-C: a last line that says so, exit code 130, nothing left behind."""
 
 import os
 import signal

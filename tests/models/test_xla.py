@@ -1,7 +1,5 @@
 """Every network trains under XLA, with the loss that it has without."""
 
-import inspect
-
 import keras
 import numpy as np
 import pytest
@@ -9,6 +7,7 @@ from keras import layers
 
 import kmtl
 from kmtl.models import CrossStitchNetwork, FactorizedNetwork, HardSharing, SluiceNetwork
+from tests.distribution.cases import rule
 
 pytestmark = pytest.mark.both_backends
 
@@ -62,12 +61,6 @@ def test_one_step_compiled_by_xla_equals_one_without(name):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
 
 
-# What a rule cannot do without.
-ARGUMENTS = {
-    "Krum": {"num_byzantine": 0},
-    "StaticWeights": {"task_weights": {"seg": 2.0}},
-    "TrimmedMean": {"trim_number": 0},
-}
 RULES = sorted({"StaticWeights"} | {rule.__name__ for rule in kmtl.weighting.NAMES.values()})
 
 
@@ -75,8 +68,6 @@ RULES = sorted({"StaticWeights"} | {rule.__name__ for rule in kmtl.weighting.NAM
 @pytest.mark.parametrize("name", RULES)
 def test_every_rule_compiles(name):
     """What can be shown of TPUs here: the whole step, in XLA, on static shapes."""
-    cls = getattr(kmtl.weighting, name)
-    seed = {"seed": 3} if "seed" in inspect.signature(cls.__init__).parameters else {}
     weights = []
     for jit_compile in (False, True):
         keras.utils.set_random_seed(3)
@@ -87,7 +78,7 @@ def test_every_rule_compiles(name):
         model.compile(
             keras.optimizers.SGD(0.1),
             loss={"depth": "mse", "edge": "mse", "seg": "sparse_categorical_crossentropy"},
-            weighting=cls(**seed, **ARGUMENTS.get(name, {})),
+            weighting=rule(name),
             missing={"depth": float("nan"), "seg": -1},
             jit_compile=jit_compile,
         )
@@ -95,6 +86,6 @@ def test_every_rule_compiles(name):
         model.fit(X, labels, batch_size=8, epochs=2, shuffle=False, verbose=0)
         weights.append(model.get_weights())
     assert all(np.isfinite(w).all() for w in weights[1])
-    if not seed:  # XLA draws other random numbers from the same seed
+    if not hasattr(model.weighting, "seed"):  # XLA draws other random numbers from the same seed
         for a, b in zip(*weights, strict=True):
             np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-5)
