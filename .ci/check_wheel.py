@@ -8,7 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-SUFFIXES = {".py", ".json", ".html", ".j2", ".css"}
+SUFFIXES = {".py", ".json", ".html", ".j2", ".css", ".yaml"}
 
 
 def main(wheel: str) -> None:
