@@ -53,25 +53,25 @@ class Layout:
                 f"Received: source_input={name!r} with {kind}"
             )
 
-    def complete(self, example, number: int, lead: Sequence):
+    def complete(self, examples, number: int, rows):
         """`(x, labels, weights)` of one source with what the others have besides.
 
         Args:
-            example: As a source gives it.
+            examples: Some of one source, as it gives them.
             number: Which source it is.
-            lead: Shape in front of the examples' own: `[n]` for n of them, `[]` for one.
+            rows: How many they are.
 
         Returns:
             `(x, labels)`, and sample weights as the third where some source has them.
         """
         import tensorflow as tf
 
-        x, labels, weights = example
+        x, labels, weights = examples
         if self._source_input is not None:
-            x = {**x, self._source_input: tf.fill(lead, number)}
+            x = {**x, self._source_input: tf.fill([rows], number)}
 
         def filled(spec, value):
-            return tf.fill([*lead, *spec.shape], tf.cast(value, spec.dtype))
+            return tf.fill([rows, *spec.shape], tf.cast(value, spec.dtype))
 
         # A label without a weight counts as it is, an absent one must not count.
         given = {

@@ -10,6 +10,8 @@ from kmtl.data.sources import ArraySource, shuffled
 
 # Rows whose sources and numbers are computed together, as many small operations cost too much.
 _ROWS = 16384
+# Rows of one source that are read together where a batch has those of several.
+_READ_TOGETHER = 64
 
 
 class Pipeline:
@@ -49,7 +51,7 @@ class Pipeline:
 
         def part(number, indices):
             example = self._sources[number].take(tensors[number], indices)
-            return self._layout.complete(example, number, [tf.size(indices)])
+            return self._layout.complete(example, number, tf.size(indices))
 
         def batch(sources, indices):
             if plan.one_source and several:
@@ -69,35 +71,46 @@ class Pipeline:
         )
 
     def _read(self, start_step, first, rows):
-        """Reads whole batches, sorted by source, and takes the rows from them."""
+        """Reads whole batches and takes the rows from them."""
         import tensorflow as tf
 
+        if len(self._sources) == 1:
+            size = self._plan.batch_size
+            batches = self._completed(0, start_step * size, size)
+            # What is shuffled already needs no other order for shards to be alike.
+            return batches.map(lambda *x: _with_rows(_sliced(x, first, rows), rows))
         plan = self._plan
         before = plan.rows_before(start_step)
         examples = [
-            source.examples(plan.seed, number, int(before[number])).map(
-                partial(self._complete_one, number), num_parallel_calls=tf.data.AUTOTUNE
-            )
-            for number, source in enumerate(self._sources)
+            self._completed(number, int(before[number]), _READ_TOGETHER).unbatch()
+            for number in range(len(self._sources))
         ]
         steps = plan.dataset(start_step)
         numbers = tf.range(len(self._sources), dtype=tf.int64)
         choices = steps.map(lambda step, before, counts: tf.repeat(numbers, counts)).unbatch()
-        chosen = tf.data.Dataset.choose_from_datasets(examples, choices)
+        chosen = tf.data.Dataset.choose_from_datasets(examples, choices).batch(plan.batch_size)
         slots = steps.map(lambda step, *_: plan.slots(step[None])[0, first : first + rows])
 
-        def take(slots, examples):
-            return tf.nest.map_structure(lambda x: tf.gather(x, slots), examples)
+        def take(batch, slots):
+            return _with_rows(tf.nest.map_structure(lambda x: tf.gather(x, slots), batch), rows)
 
-        return tf.data.Dataset.zip(slots, chosen.batch(plan.batch_size)).map(
-            lambda *x: _with_rows(take(*x), rows), num_parallel_calls=tf.data.AUTOTUNE
-        )
+        return tf.data.Dataset.zip(chosen, slots).map(take, num_parallel_calls=tf.data.AUTOTUNE)
 
-    def _complete_one(self, number, *example):
-        """Checks what cannot be looked at before it is read."""
+    def _completed(self, number, position, rows):
+        """Batches of one source, from a position on, in the form of all."""
         import tensorflow as tf
 
-        _, labels, _ = example
+        def completed(*example):
+            self._check_labels(number, example[1])
+            return self._layout.complete(example, number, rows)
+
+        batches = self._sources[number].batches(self._plan.seed, number, position, rows)
+        return batches.map(completed, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _check_labels(self, number, labels):
+        """What cannot be looked at before it is read."""
+        import tensorflow as tf
+
         for task in self._layout.chosen & labels.keys():
             value = self._layout.missing[task]
             if labels[task].dtype.is_integer:
@@ -105,7 +118,12 @@ class Pipeline:
                 tf.debugging.assert_none_equal(
                     labels[task], tf.cast(value, labels[task].dtype), message=str(error)
                 )
-        return self._layout.complete(example, number, [])
+
+
+def _sliced(batch, first, rows):
+    import tensorflow as tf
+
+    return tf.nest.map_structure(lambda x: x[first : first + rows], batch)
 
 
 def _with_rows(batch, rows):

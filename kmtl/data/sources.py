@@ -8,9 +8,6 @@ import numpy as np
 from kmtl.data.hashing import hashed
 from kmtl.data.permutation import permuted
 
-# Positions that are looked up at a time where examples are needed one by one.
-_CHUNK = 256
-
 
 class ArraySource:
     """Arrays, of which any row can be had at any time.
@@ -56,24 +53,25 @@ class ArraySource:
 
         return tf.nest.map_structure(lambda tensor: _standard(tf.gather(tensor, rows)), tensors)
 
-    def examples(self, seed: int, number: int, position: int):
-        """An endless `tf.data.Dataset` of examples, in the order of positions from one on.
+    def batches(self, seed: int, number: int, position: int, rows: int):
+        """An endless `tf.data.Dataset` of examples, `rows` at a time, in the order of positions.
 
         Args:
             seed: The user's.
             number: Which source this is.
             position: How many examples came before.
+            rows: Examples of a batch.
         """
         import tensorflow as tf
 
         tensors, size = self.tensors(), self.size
 
-        def chunk(positions):
+        def batch(positions):
             ones = tf.ones_like(positions)
             return self.take(tensors, shuffled(seed, number * ones, size * ones, positions))
 
-        positions = tf.data.Dataset.range(position, tf.int64.max).batch(_CHUNK)
-        return positions.map(chunk, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+        positions = tf.data.Dataset.range(position, tf.int64.max).batch(rows)
+        return positions.map(batch, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 class StreamSource:
@@ -120,8 +118,8 @@ class StreamSource:
             size = int(self._dataset.reduce(np.int64(0), lambda count, *_: count + 1))
         return size
 
-    def examples(self, seed: int, number: int, position: int):
-        """As `ArraySource.examples`; reads what comes before `position` in its pass."""
+    def batches(self, seed: int, number: int, position: int, rows: int):
+        """As `ArraySource.batches`; reads what comes before `position` in its pass."""
         import tensorflow as tf
 
         def one_pass(passes):
@@ -131,7 +129,8 @@ class StreamSource:
             return self._dataset.shuffle(self._buffer_size, key, reshuffle_each_iteration=False)
 
         passes = tf.data.Dataset.range(position // self.size, tf.int64.max).flat_map(one_pass)
-        return passes.skip(position % self.size).map(_example)
+        batches = passes.skip(position % self.size).batch(rows)
+        return batches.map(_standard_form, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def shuffled(seed: int, sources, sizes, positions):
@@ -147,7 +146,7 @@ def shuffled(seed: int, sources, sizes, positions):
     return permuted(positions % sizes, sizes, key)
 
 
-def _example(x, labels, weights=None):
+def _standard_form(x, labels, weights=None):
     import tensorflow as tf
 
     return tf.nest.map_structure(_standard, (x, dict(labels), dict(weights or {})))
