@@ -107,6 +107,19 @@ REGULARIZERS = [
     (kmtl.regularizers.OrthogonalSubspaces, {}, (4, 6)),
     (kmtl.regularizers.OrthogonalSubspaces, {"strength": 0.5, "num_subspaces": 3}, (3, 3, 2, 6)),
     (kmtl.regularizers.OrthogonalSubspaces, {"num_gates": 4}, (5, 16)),
+    (kmtl.regularizers.SoftSharing, {}, (4, 3)),
+    (
+        kmtl.regularizers.SoftSharing,
+        {"mode": "pairwise", "affinity": [[0, 2], [2, 0]], "norm": "l1", "task_axis": 0},
+        (2, 3, 3, 4),
+    ),
+    (kmtl.regularizers.TensorTraceNorm, {}, (3, 3, 2, 6)),
+    (
+        kmtl.regularizers.TensorTraceNorm,
+        {"strength": 0.5, "method": "tucker", "mode_weights": [0.2, 0.3, 0.5], "task_axis": 1},
+        (4, 3, 6),
+    ),
+    (kmtl.regularizers.TensorTraceNorm, {"method": "tt", "tolerance": 0.01}, (4, 3, 6)),
 ]
 
 # class, constructor arguments

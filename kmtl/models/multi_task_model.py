@@ -18,6 +18,7 @@ from kmtl.models.non_finite import StopOnNonFiniteLoss
 from kmtl.models.parting import Parting
 from kmtl.models.task_arguments import by_task, labels_by_task, lists_by_task, weights_by_task
 from kmtl.models.task_gradients import TaskGradients
+from kmtl.models.task_penalties import TaskPenalties
 from kmtl.models.weighting_epochs import WeightingEpochs
 from kmtl.weighting.gradient import GradientWeighting
 
@@ -96,6 +97,7 @@ class MultiTaskModel(keras.Model):
         weighted_metrics=None,
         weighting=None,
         missing=None,
+        penalties=None,
         **kwargs,
     ) -> None:
         """Configures training; arguments not listed here go to `keras.Model.compile`.
@@ -112,6 +114,7 @@ class MultiTaskModel(keras.Model):
             missing: Task name -> the label value that means "no label", such as -1 or
                 `float("nan")`; or one value for all tasks. Labels whose sample weight is 0
                 count as missing too.
+            penalties: List of `kmtl.regularizers.AcrossTasks`, which tie weights of tasks.
             **kwargs: `run_eagerly`, `steps_per_execution`, `jit_compile`, `auto_scale_loss`.
 
         Raises:
@@ -124,6 +127,7 @@ class MultiTaskModel(keras.Model):
             "metrics": metrics,
             "weighted_metrics": weighted_metrics,
             "missing": missing,
+            "penalties": penalties,
         }
         tasks = self.task_names
         missing = by_task(tasks, "missing", missing)
@@ -152,6 +156,7 @@ class MultiTaskModel(keras.Model):
             described = list(rule.describe(ops.ones((len(rule.task_names),))))
         loss_names = [f"{task}_loss" for task in task_losses.tasks] if several else []
         _check_log_names(["loss", *loss_names, *task_metrics.names, *described])
+        task_penalties = TaskPenalties(self, penalties)
         optimizer = keras.optimizers.get(optimizer)
         _check_parts(optimizer)
         task_gradients = accumulated = None
@@ -159,7 +164,7 @@ class MultiTaskModel(keras.Model):
             parting = Parting(self, rule.parting)
             if backend.accumulation_steps(optimizer) > 1 and parting.trunk_variables:
                 accumulated = AccumulatedGradients(rule, parting.trunk_variables, optimizer)
-            task_gradients = TaskGradients(self, rule, parting, accumulated)
+            task_gradients = TaskGradients(self, rule, parting, accumulated, task_penalties)
         if rule is not None and not optimizer.built:
             _spare_from_weight_decay(optimizer, rule.state.trainable_variables)
         if kwargs.get("jit_compile") is True and not backend.compiles_whole_step(self):
@@ -176,6 +181,7 @@ class MultiTaskModel(keras.Model):
             losses=task_losses,
             static_weights=[float(static.get(task, 1.0)) for task in task_losses.tasks],
             metrics=task_metrics,
+            penalties=task_penalties,
             loss_means=NamedMeans(loss_names, "task_losses") if several else None,
             weighting_means=NamedMeans(described, "weighting") if described else None,
         )
@@ -186,7 +192,8 @@ class MultiTaskModel(keras.Model):
         del x
         rule, replicas = self.weighting, backend.num_replicas()
         losses = self._task_losses(y, y_pred, sample_weight)
-        penalties = sum((ops.sum(ops.cast(p, losses.dtype)) for p in self.losses), 0.0)
+        penalties = [*self.losses, *self._training.penalties()]
+        penalties = sum((ops.sum(ops.cast(p, losses.dtype)) for p in penalties), 0.0)
         objective = None
         if rule is None:
             weights = ops.array(self._training.static_weights, dtype=losses.dtype)
@@ -506,5 +513,6 @@ class _Training:
     losses: TaskLosses
     static_weights: list[float]
     metrics: TaskMetrics
+    penalties: TaskPenalties
     loss_means: NamedMeans | None
     weighting_means: NamedMeans | None

@@ -11,6 +11,7 @@ from kmtl import backend
 from kmtl.models.accumulated_gradients import AccumulatedGradients
 from kmtl.models.parting import Parting
 from kmtl.models.row_combination import RowCombination
+from kmtl.models.task_penalties import TaskPenalties
 from kmtl.models.task_rows import Copies, Taps
 from kmtl.weighting.gradient import GradientWeighting
 
@@ -58,6 +59,7 @@ class TaskGradients:
         rule: Its rule.
         parting: Where its tasks part.
         accumulated: What earlier micro-batches add up to, or None where there are none.
+        penalties: Those across the weights of tasks.
     """
 
     def __init__(
@@ -66,8 +68,10 @@ class TaskGradients:
         rule: GradientWeighting,
         parting: Parting,
         accumulated: AccumulatedGradients | None,
+        penalties: TaskPenalties,
     ):
         self.model, self.rule, self.parting = model, rule, parting
+        self._penalties = penalties
         self._combination = RowCombination(rule, parting, accumulated)
         self._probes = []
         for tensor in parting.tensors:
@@ -183,12 +187,15 @@ class TaskGradients:
 
     def _add_penalties(self, total, share):
         """Adds the gradients of the weights' regularizers; returns their sum."""
-        variables = [v for v in self.model.trainable_variables if v.regularizer]
+        regularized = [v for v in self.model.trainable_variables if v.regularizer]
+        across = [v for v in self._penalties.variables if not v.regularizer]
+        variables = [*regularized, *across]
         if not variables:
             return 0.0
 
         def function(_):
-            return [sum(ops.sum(v.regularizer(v)) for v in variables)], None
+            penalties = [v.regularizer(v) for v in regularized] + self._penalties()
+            return [sum(ops.sum(p) for p in penalties)], None
 
         (penalty,), _, pull = backend.linearize(function, variables)
         total.add(variables, pull([share])[0])

@@ -6,6 +6,8 @@ import math
 import keras
 from keras import ops
 
+from kmtl.regularizers.checks import check_strength
+
 
 @keras.saving.register_keras_serializable(package="kmtl")
 class OrthogonalSubspaces(keras.regularizers.Regularizer):
@@ -63,8 +65,7 @@ class OrthogonalSubspaces(keras.regularizers.Regularizer):
     """
 
     def __init__(self, strength=0.1, num_subspaces=2, num_gates=1, axis=-1):
-        if not strength >= 0:
-            raise ValueError(f"`strength` must be at least 0. Received: strength={strength}")
+        check_strength(strength)
         if not isinstance(num_subspaces, int) or num_subspaces < 2:
             raise ValueError(
                 f"`num_subspaces` must be an integer >= 2. Received: num_subspaces={num_subspaces}"
