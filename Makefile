@@ -16,7 +16,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .PHONY: help demo test nightly notebooks bench reproduce peers lint lock bazel clean
 
 help:  ## Say what each target does
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 demo: $(INSTALLED)  ## Train, fold, quantise and check a two-task network; report in runs/demo
 	$(BIN)/kmtl demo --output=runs/demo
@@ -35,8 +35,8 @@ test: $(INSTALLED)  ## Run the tests, on the JAX backend and on the TensorFlow b
 	cat $$jax; \
 	exit $$status
 
-nightly: $(INSTALLED)  ## Run the proofs that take too long for every change
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests -m nightly
+nightly: $(INSTALLED)  ## Run the proofs that take too long for every change (some: ONLY=pattern)
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests -m nightly $(if $(ONLY),-k "$(ONLY)")
 
 notebooks: $(INSTALLED)  ## Run the notebooks of colab/
 	$(BIN)/python -m pytest tests -k notebook

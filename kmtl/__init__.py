@@ -12,9 +12,11 @@ from kmtl.version import __version__ as __version__
 # imports what it needs itself (see kmtl/cli/main.py).
 _SCRIPT = Path((getattr(sys, "argv", None) or [""])[0]).stem
 if _SCRIPT != "kmtl" and "kmtl.cli.main" not in sys.orig_argv:
+    from kmtl import analysis as analysis
     from kmtl import callbacks as callbacks
     from kmtl import data as data
     from kmtl import datasets as datasets
+    from kmtl import grouping as grouping
     from kmtl import layers as layers
     from kmtl import losses as losses
     from kmtl import metrics as metrics
@@ -26,9 +28,11 @@ if _SCRIPT != "kmtl" and "kmtl.cli.main" not in sys.orig_argv:
 __all__ = [
     "MultiTaskModel",
     "__version__",
+    "analysis",
     "callbacks",
     "data",
     "datasets",
+    "grouping",
     "layers",
     "losses",
     "metrics",

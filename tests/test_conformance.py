@@ -113,6 +113,19 @@ REGULARIZERS = [
         {"mode": "pairwise", "affinity": [[0, 2], [2, 0]], "norm": "l1", "task_axis": 0},
         (2, 3, 3, 4),
     ),
+    (kmtl.regularizers.TensorNormalPrior, {}, (4, 2, 3)),
+    (
+        kmtl.regularizers.TensorNormalPrior,
+        {
+            "strength": 0.5,
+            "learn": ["feature", "task"],
+            "update_every": 1,
+            "epsilon": 0.01,
+            "normalize": False,
+            "task_axis": 1,
+        },
+        (4, 3, 2),
+    ),
     (kmtl.regularizers.TensorTraceNorm, {}, (3, 3, 2, 6)),
     (
         kmtl.regularizers.TensorTraceNorm,

@@ -10,9 +10,11 @@ import pytest
 import kmtl
 
 ROOMS = [
+    "analysis",
     "callbacks",
     "data",
     "datasets",
+    "grouping",
     "layers",
     "losses",
     "metrics",
@@ -34,9 +36,13 @@ PUBLIC = sorted(
 WITHOUT_REFERENCE = {
     "Agreement",
     "DeltaM",
+    "GainValidation",
     "GradientWeighting",
     "JacobianWeighting",
+    "LearnedRegularizer",
+    "TaskGroups",
     "TaskWeighting",
+    "TransferMatrix",
     "get",
 }
 

@@ -21,6 +21,7 @@ ROWS = (
     ("regularizers", "losses", "metrics", "weighting", "data", "datasets"),
     ("layers", "auxiliary", "grouping"),
     ("models", "callbacks"),
+    ("analysis",),
     ("kmtl", "testing"),
     ("export",),
     ("demo", "training"),

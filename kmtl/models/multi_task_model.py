@@ -83,6 +83,7 @@ class MultiTaskModel(keras.Model):
         self.task_names = sorted(outputs)
         self.weighting = None
         self.weighting_state = self.accumulated_state = None
+        self.penalty_states = []
         self.stopped_tasks = []
         self._training = None
         self._task_gradients = None
@@ -172,7 +173,7 @@ class MultiTaskModel(keras.Model):
                 "`jit_compile=True` needs a single replica or a TPU: a compiled program stays on "
                 f"one device. Received: {type(self.distribute_strategy).__name__}"
             )
-        self._replace_weighting(rule, accumulated)
+        self._replace_state(rule, accumulated, task_penalties)
         self.stopped_tasks = []
         super().compile(optimizer=optimizer, **kwargs)
         self.loss = loss
@@ -194,6 +195,8 @@ class MultiTaskModel(keras.Model):
         losses = self._task_losses(y, y_pred, sample_weight)
         penalties = [*self.losses, *self._training.penalties()]
         penalties = sum((ops.sum(ops.cast(p, losses.dtype)) for p in penalties), 0.0)
+        if training:
+            self._training.penalties.update()
         objective = None
         if rule is None:
             weights = ops.array(self._training.static_weights, dtype=losses.dtype)
@@ -273,6 +276,7 @@ class MultiTaskModel(keras.Model):
         step = self._task_gradients(x, lambda outputs: self._task_losses(y, outputs, sample_weight))
         if step.weights is not None:
             self._note_weights(step.weights, step.due)
+        self._training.penalties.update()
         total = ops.sum(step.losses) + step.penalties / backend.num_replicas()
         size = ops.shape(keras.tree.flatten(x)[0])[0]
         self._loss_tracker.update_state(backend.all_reduce_sum(total), sample_weight=size)
@@ -445,15 +449,16 @@ class MultiTaskModel(keras.Model):
             self.make_train_function(force=True)
             self.make_test_function(force=True)
 
-    def _replace_weighting(self, rule, accumulated):
+    def _replace_state(self, rule, accumulated, penalties):
         if rule is not None:
             rule.belong_to(self)
-        for old in (self.weighting_state, self.accumulated_state):
+        for old in (self.weighting_state, self.accumulated_state, *self.penalty_states):
             if old is not None:
                 self._tracker.untrack(old)
         self.weighting = rule
         self.weighting_state = None if rule is None else rule.state
         self.accumulated_state = None if accumulated is None else accumulated.state
+        self.penalty_states = penalties.states
 
     def _by_task(self, y, sample_weight):
         needed = {*self._require_compiled().losses.tasks, *self._training.metrics.tasks}

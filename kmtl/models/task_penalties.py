@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import keras
 
-from kmtl.regularizers.across_tasks import AcrossTasks, stacked
+from kmtl.regularizers.across_tasks import AcrossTasks
 
 
 class TaskPenalties:
     """The penalties of a model.
 
     Attributes:
+        states: What they learn, Keras layers.
         variables: What they depend on and the optimizer trains.
 
     Args:
@@ -30,14 +31,18 @@ class TaskPenalties:
                 "`penalties` must be a list of `kmtl.regularizers.AcrossTasks`. "
                 f"Received: penalties={penalties!r}"
             )
-        self._terms = [
-            (penalty.regularizer, variables)
-            for penalty in penalties
-            for variables in penalty.groups(model, model.task_names)
-        ]
-        found = {id(v): v for _, variables in self._terms for v in variables if v.trainable}
+        self._penalties = list(penalties)
+        for k, penalty in enumerate(penalties):
+            penalty.bind(model, model.task_names, name=f"penalty_{k}")
+        self.states = [p.state for p in penalties if p.state.weights]
+        found = {id(v): v for p in penalties for v in p.variables if v.trainable}
         self.variables = list(found.values())
 
     def __call__(self) -> list:
         """The values of the penalties now, each a scalar."""
-        return [regularizer(stacked(variables)) for regularizer, variables in self._terms]
+        return [penalty() for penalty in self._penalties]
+
+    def update(self) -> None:
+        """Moves on what they learn, once each training step."""
+        for penalty in self._penalties:
+            penalty.update()

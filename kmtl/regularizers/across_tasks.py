@@ -1,11 +1,15 @@
 """Where a penalty on stacked weights is to act: which weights of which layers correspond."""
 
-import fnmatch
-import glob
+import weakref
 from collections.abc import Mapping, Sequence
 
 import keras
+import numpy as np
 from keras import ops
+
+from kmtl.regularizers.correlation_plot import plot_correlation
+from kmtl.regularizers.corresponding import corresponding_weights, stacked
+from kmtl.regularizers.learned import LearnedRegularizer
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -33,8 +37,13 @@ class AcrossTasks:
         weight: Name of the weight. With a pattern, layers that have none are left out. Defaults
             to `"kernel"`.
 
+    Attributes:
+        state: A Keras layer with what a `kmtl.regularizers.LearnedRegularizer` has learned, saved
+            with the model; None before `compile`.
+
     Raises:
-        ValueError: where layers are unknown, or differ in number or in the shape of the weight.
+        ValueError: where layers are unknown, or differ in number or in the shape of the weight;
+            where the penalty belongs to another model.
 
     Example:
 
@@ -72,57 +81,89 @@ class AcrossTasks:
             )
         self.layers = layers
         self.weight = weight
+        self.state = None
+        self._owner = None
+        self._names = None
+        self._groups = []
+        self._states = []
 
-    def groups(self, model: keras.Model, tasks: Sequence[str]) -> list[list]:
-        """For each penalty, the variables to stack, or one that is stacked already."""
-        layers = dict(_layers(model))
-        if isinstance(self.layers, str) and "{task}" not in self.layers:
-            return [[v] for v in self._weights_of(layers, [self.layers])]
-        tasks = tasks if isinstance(self.layers, str) else self.layers
-        found = {
-            task: self._weights_of(layers, self._names(task, layers)) for task in sorted(tasks)
-        }
-        shapes = {
-            task: [f"{v.path} {tuple(v.shape)}" for v in variables]
-            for task, variables in found.items()
-        }
-        if len({len(variables) for variables in found.values()}) > 1 or not all(found.values()):
+    def bind(self, model: keras.Model, tasks: Sequence[str], name: str) -> None:
+        """Finds the weights in a model and creates the state; `compile` calls it.
+
+        Args:
+            model: The model, to which the penalty then belongs.
+            tasks: The names of its tasks.
+            name: Name of the state in the model.
+        """
+        owner = self._owner() if self._owner else None
+        if owner not in (None, model):
             raise ValueError(
-                "`layers` must find weights for each task, as many as for the others. "
-                f"Received: {shapes}"
+                "A penalty keeps the state of one model; make a new one for each. "
+                f"Received: the penalty of {owner.name!r} for {model.name!r}"
             )
-        groups = [list(group) for group in zip(*found.values(), strict=True)]
-        if any(len({tuple(v.shape) for v in group}) > 1 for group in groups):
+        self._groups = corresponding_weights(model, tasks, self.layers, self.weight)
+        if len(self._groups[0]) > 1:
+            self._names = sorted(tasks if isinstance(self.layers, str) else self.layers)
+        if owner is None:
+            self._owner = weakref.ref(model)
+            self.state = keras.layers.Layer(name=name, dtype="float32")
+            self._states = [self._new_state(k) for k in range(len(self._groups))]
+            self.state.built = True
+
+    def _new_state(self, k):
+        if not isinstance(self.regularizer, LearnedRegularizer):
+            return {}
+        shape = stacked(self._groups[k]).shape
+        return self.regularizer.create_state(shape, self.state.add_weight, f"group_{k}")
+
+    @property
+    def variables(self) -> list:
+        """All weights that it ties."""
+        return [v for group in self._groups for v in group]
+
+    def __call__(self):
+        """The penalty on the weights as they are."""
+        if not isinstance(self.regularizer, LearnedRegularizer):
+            return sum(self.regularizer(stacked(group)) for group in self._groups)
+        pairs = zip(self._groups, self._states, strict=True)
+        return sum(self.regularizer.penalty(stacked(group), state) for group, state in pairs)
+
+    def update(self) -> None:
+        """Moves what is learned on, once each training step."""
+        if isinstance(self.regularizer, LearnedRegularizer):
+            for group, state in zip(self._groups, self._states, strict=True):
+                self.regularizer.update(ops.stop_gradient(stacked(group)), state)
+
+    def learned(self, k: int = 0) -> dict:
+        """What is learned of the k-th weights: name -> array."""
+        if not self._states:
+            raise ValueError("A model must be compiled with the penalty first.")
+        return {name: ops.convert_to_numpy(value) for name, value in self._states[k].items()}
+
+    def task_correlation(self, k: int = 0) -> np.ndarray:
+        """The learned correlations of the k-th weights' tasks, `(T, T)`, in the stack's order.
+
+        Raises:
+            ValueError: if the regularizer learns no covariance of tasks.
+        """
+        learned = self.learned(k)
+        if "task_covariance" not in learned:
             raise ValueError(
-                f"Corresponding weights of tasks must have one shape. Received: {shapes}"
+                "The correlation of tasks must be learned, as by "
+                "`kmtl.regularizers.TensorNormalPrior`. "
+                f"Received: {type(self.regularizer).__name__}, which learns {sorted(learned)}"
             )
-        return groups
+        covariance = learned["task_covariance"]
+        deviations = np.sqrt(np.maximum(np.diag(covariance), np.finfo("float32").tiny))
+        return covariance / np.outer(deviations, deviations)
 
-    def _names(self, task, layers):
-        if not isinstance(self.layers, str):
-            names = self.layers[task]
-            return [names] if isinstance(names, str) else list(names)
-        pattern = self.layers.replace("{task}", glob.escape(task))
-        matches = [name for name in layers if fnmatch.fnmatchcase(name, pattern)]
-        return [name for name in matches if _variables(layers[name], self.weight)]
+    def plot_task_correlation(self, k: int = 0):
+        """A heat map of `task_correlation`, a `matplotlib.figure.Figure`.
 
-    def _weights_of(self, layers, names):
-        found = []
-        for name in names:
-            if name not in layers:
-                raise ValueError(
-                    "`layers` must name layers of the model. "
-                    f"Received: {name!r}; there are {sorted(layers)}"
-                )
-            variables = _variables(layers[name], self.weight)
-            if not variables:
-                there = sorted({v.name for v in layers[name].weights})
-                raise ValueError(
-                    "`weight` must name a weight of each layer. "
-                    f"Received: {self.weight!r} for layer {name!r}, which has {there}"
-                )
-            found += variables
-        return found
+        Raises:
+            ImportError: if matplotlib is not installed.
+        """
+        return plot_correlation(self.task_correlation(k), self._names)
 
     def get_config(self) -> dict:
         return {
@@ -134,22 +175,3 @@ class AcrossTasks:
     @classmethod
     def from_config(cls, config: Mapping):
         return cls(**config)
-
-
-def stacked(variables: Sequence):
-    """One tensor with the tasks last; a single variable is one already."""
-    if len(variables) == 1:
-        return ops.convert_to_tensor(variables[0])
-    return ops.stack([ops.convert_to_tensor(v) for v in variables], axis=-1)
-
-
-def _layers(model):
-    for layer in model.layers:
-        yield layer.name, layer
-        if isinstance(layer, keras.Model):
-            yield from _layers(layer)
-
-
-def _variables(layer, name):
-    """All of this name: a layer that runs both ways over a sequence has two."""
-    return [] if isinstance(layer, keras.Model) else [v for v in layer.weights if v.name == name]

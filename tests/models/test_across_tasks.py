@@ -7,6 +7,7 @@ from keras import ops
 
 import kmtl
 from kmtl.models.task_penalties import TaskPenalties
+from kmtl.regularizers.corresponding import corresponding_weights
 
 pytestmark = pytest.mark.both_backends
 
@@ -82,7 +83,7 @@ def test_both_directions_of_a_recurrent_layer():
         t: keras.layers.Bidirectional(keras.layers.LSTM(3), name=f"{t}_lstm")(x) for t in "ab"
     }
     model = kmtl.MultiTaskModel(x, outputs)
-    groups = AcrossTasks(SoftSharing(), "{task}_lstm").groups(model, ["a", "b"])
+    groups = corresponding_weights(model, ["a", "b"], "{task}_lstm", "kernel")
     assert [len(group) for group in groups] == [2, 2]
     assert "forward" in groups[0][1].path and "backward" in groups[1][1].path
 
@@ -199,3 +200,76 @@ def test_the_penalty_is_a_tensor_under_mixed_precision():
         assert ops.dtype(TaskPenalties(model, [tie])()[0]) == "float32"
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+def related(tasks=3, samples=64):
+    """Two equal tasks and one opposite to them, of linear functions."""
+    rng = np.random.default_rng(1)
+    slope = rng.normal(size=(6, 1))
+    x = rng.normal(size=(samples, 6)).astype("float32")
+    signs = {"a": 1, "b": 1, "c": -1}
+    return x, {t: sign * x @ slope for t, sign in signs.items()}
+
+
+def with_prior(weighting=None, strength=0.2, **kwargs):
+    keras.utils.set_random_seed(0)
+    x = keras.Input((6,))
+    heads = kmtl.layers.TaskStackedDense(1, num_tasks=3, name="heads")(
+        keras.layers.Dense(6, name="trunk")(x)
+    )
+    model = kmtl.MultiTaskModel(x, dict(zip("abc", heads, strict=True)))
+    prior = kmtl.regularizers.TensorNormalPrior(strength, update_every=5)
+    relations = AcrossTasks(prior, "heads")
+    optimizer = keras.optimizers.Adam(0.02)
+    model.compile(optimizer, "mse", weighting=weighting, penalties=[relations], **kwargs)
+    return model, relations
+
+
+@pytest.mark.parametrize("weighting", [None, "pcgrad"])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_correlations_are_learned(weighting, jit_compile):
+    model, relations = with_prior(weighting, jit_compile=jit_compile)
+    model.fit(*related(), epochs=150, verbose=0)
+    correlation = relations.task_correlation()
+    assert correlation[0, 1] > 0.9 and correlation[0, 2] < -0.9  # 0.5 and -0.1 without the prior
+    assert relations.learned()["step"] == 300
+    np.testing.assert_allclose(np.diag(correlation), 1, rtol=1e-5)
+
+
+def test_what_is_learned_is_saved_and_goes_on(tmp_path):
+    data = related()
+    whole, relations = with_prior()
+    whole.fit(*data, epochs=4, shuffle=False, verbose=0)
+    model, _ = with_prior()
+    model.fit(*data, epochs=2, shuffle=False, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    again.fit(*data, epochs=2, shuffle=False, verbose=0)
+    assert relations.learned()["step"] == 8
+    for one, other in zip(again.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_picture_and_errors_of_correlations():
+    pytest.importorskip("matplotlib")
+    _, relations = with_prior()
+    figure = relations.plot_task_correlation()
+    assert figure.axes[0].get_title() == "Learned correlation of tasks"
+    with pytest.raises(ValueError, match="Received: SoftSharing, which learns"):
+        tie = AcrossTasks(SoftSharing(), "{task}_hidden_*")
+        make_model().compile("sgd", "mse", penalties=[tie])
+        tie.task_correlation()
+    with pytest.raises(ValueError, match="must be compiled with the penalty first"):
+        AcrossTasks(SoftSharing(), "heads").learned()
+
+
+def test_a_penalty_belongs_to_one_model():
+    model, relations = with_prior()
+    other, _ = with_prior()
+    with pytest.raises(ValueError, match="A penalty keeps the state of one model"):
+        other.compile("sgd", "mse", penalties=[relations])
+    model.compile("sgd", "mse", penalties=[relations])
+    assert len(model.penalty_states) == 1
+    model.compile("sgd", "mse")
+    assert not model.penalty_states
+    assert not any("penalty" in v.path for v in model.variables)
