@@ -16,7 +16,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .PHONY: help demo test nightly notebooks bench reproduce peers lint lock bazel clean
 
 help:  ## Say what each target does
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 demo: $(INSTALLED)  ## Train, fold, quantise and check a two-task network; report in runs/demo
 	$(BIN)/kmtl demo --output=runs/demo

@@ -4,8 +4,8 @@ Two networks of two heads are trained on real digits and exported in every type.
 file's size, the runtime's latency and each head's accuracy on test images, all against the float32
 file of the same network. Latencies of a network's files are taken in turns. A drop's standard
 error is that of the paired differences, image by image. The small network is trained from several
-seeds for the verdict on training for integers, whose error is that over them. Takes 15 minutes
-or more.
+seeds for the verdict on training for integers, whose error is that over them. Takes some 25
+minutes.
 """
 
 import json

@@ -21,7 +21,7 @@ FIT_ROUNDS = 15
 WAIT_ROUNDS = 30
 FILES = 4
 MIXED, CONSTANT = "TaskMixture", "one batch again and again"
-WAIT, ALL = "waiting for the next batch", "waiting and training"
+WAIT, ALL = "waiting for the next batch, beyond one that is ready", "waiting and training"
 
 
 def run() -> list[Comparison]:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from kmtl.ops.figures import new_figure
+
 
 @dataclasses.dataclass(frozen=True)
 class TransferMatrix:
@@ -40,17 +42,12 @@ class TransferMatrix:
         Raises:
             ImportError: if matplotlib is not installed.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError('This needs matplotlib: pip install "kmtl[demo]"') from error
-
         tasks = list(self.values)
         matrix = np.array([[self.values[i][j] for j in tasks] for i in tasks])
         largest = np.abs(matrix).max() or 1.0
         matrix[np.diag_indices(len(tasks))] = np.nan  # drawn blank
         size = 2.5 + 0.6 * len(tasks)
-        figure = Figure(figsize=(size + 1.0, size), layout="constrained")
+        figure = new_figure(size + 1.0, size)
         axes = figure.subplots()
         image = axes.imshow(matrix, vmin=-largest, vmax=largest, cmap="RdBu")
         figure.colorbar(image, ax=axes, shrink=0.8)

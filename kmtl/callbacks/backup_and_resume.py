@@ -32,20 +32,28 @@ class BackupAndResume(keras.callbacks.Callback):
     Backups are written under another name, flushed and renamed: one that is interrupted never
     harms those before it. One that cannot be read is passed over with a warning.
 
+    Callbacks go on as they were if they are kmtl's, Keras's own that decide by what they have seen
+    (`EarlyStopping`, `ModelCheckpoint`, `ReduceLROnPlateau`), or have `get_state()`, which returns
+    what JSON can hold, and `set_state(state)`. A layer that draws random numbers must do so from a
+    `keras.random.SeedGenerator`, as Keras's layers do, or they are others after a resume.
+
     With several workers all of them take part, the first one writes, and `folder` must be one that
     all can read. A worker that dies takes the others' step down; start all of them again.
 
     Args:
         folder: Where backups are kept; for one training run alone. They stay when training has
-            ended: `fit` with the same or fewer `epochs` then has nothing left to do.
+            ended, also by `EarlyStopping`: `fit` with the same or fewer `epochs` then has nothing
+            left to do.
         every: Number of steps between two backups, besides those at the ends of epochs, or
             `"epoch"` for these alone. With `steps_per_execution` a backup comes after the last
             of its steps. Defaults to `"epoch"`.
         keep: How many backups stay. Defaults to `2`.
 
     Raises:
-        ValueError: for a number of steps or backups below 1; in `fit`, if the backup is one of
-            another model, optimizer or data, or if all backups are unreadable.
+        ValueError: for a number of steps or backups below 1; in `fit`, if all backups are
+            unreadable, or are of a model or optimizer with other variables, of another
+            `TaskMixture`, or of one with another `steps_per_execution`. What leaves number and
+            shapes of variables the same, such as another activation, is not noticed.
 
     Example:
 
@@ -85,6 +93,7 @@ class BackupAndResume(keras.callbacks.Callback):
         self.folder = Path(os.fspath(folder))
         self.every = every
         self.keep = keep
+        self.finished = False
         self._found = None
         self._fingerprint = None
         self._others = []
@@ -102,6 +111,7 @@ class BackupAndResume(keras.callbacks.Callback):
             (epoch, steps of it that are done), or None where there is no backup.
         """
         self._fingerprint, self._others, self._logs = fingerprint, others, []
+        self.finished = False
         self._found = backup_files.read_newest(self.folder)
         meta = None if self._found is None else self._found[1]
         backend.check_same_on_workers(model, -1 if meta is None else meta["position"])
@@ -112,7 +122,15 @@ class BackupAndResume(keras.callbacks.Callback):
                 "Data must be those that the backup was made with; choose another `folder` for "
                 f"others. Received: {fingerprint}, in the backup {meta['data']}"
             )
+        steps = meta.get("steps_per_execution", model.steps_per_execution)
+        if fingerprint is not None and steps != model.steps_per_execution:
+            raise ValueError(
+                "`steps_per_execution` must be that of the backup, as it decides where an epoch "
+                f"of a `TaskMixture` ends. Received: {model.steps_per_execution}, in the backup "
+                f"{steps}"
+            )
         training_state.assign(model, self._found[0], meta["variables"])
+        self.finished = training_state.stopped_early(meta["callbacks"])
         for task in meta["stopped_tasks"]:
             model.stop_task(task)
         self._logs = meta["logs"]
@@ -125,15 +143,15 @@ class BackupAndResume(keras.callbacks.Callback):
                 f"{type(self.model).__name__}"
             )
         self._steps = self.params["steps"]
+        if self._found is None:
+            return
+        if self.finished or self._found[1]["epoch"] >= self.params["epochs"]:
+            self._go_on()  # no epoch is left; now, before others restore weights at the end
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._last, self._unsaved = epoch, -1, 0
         if self._found is not None:
             self._last = self._found[1]["step"] - 1
-            self._go_on()
-
-    def on_train_end(self, logs=None):
-        if self._found is not None:  # there was no epoch left
             self._go_on()
 
     def on_train_batch_end(self, batch, logs=None):
@@ -151,7 +169,7 @@ class BackupAndResume(keras.callbacks.Callback):
         (arrays, meta), self._found = self._found, None
         if meta["step"]:  # over what Keras and other callbacks do before an epoch
             training_state.assign(self.model, arrays, meta["variables"])
-        training_state.set_callback_states(self._others, meta["callbacks"])
+        training_state.set_callback_states(self._others, meta["callbacks"], arrays)
         history = self.model.history.history
         for entry in self._logs:
             for name, value in entry.items():
@@ -162,6 +180,7 @@ class BackupAndResume(keras.callbacks.Callback):
         arrays, specs = training_state.collect(self.model)
         if not backend.is_first_worker(self.model):
             return
+        states, kept = training_state.callback_states(self._others)
         position = int(ops.convert_to_numpy(backend.micro_batches(self.model.optimizer)))
         meta = {
             "kmtl_version": __version__,
@@ -169,9 +188,10 @@ class BackupAndResume(keras.callbacks.Callback):
             "step": step,
             "position": position,
             "data": self._fingerprint,
+            "steps_per_execution": self.model.steps_per_execution,
             "variables": specs,
-            "callbacks": training_state.callback_states(self._others),
+            "callbacks": states,
             "logs": self._logs,
             "stopped_tasks": self.model.stopped_tasks,
         }
-        backup_files.write(self.folder, position, arrays, meta, self.keep)
+        backup_files.write(self.folder, position, arrays | kept, meta, self.keep)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kmtl.ops.figures import new_figure
+
 
 def plot_conflicts(history: Sequence[dict], tasks: Sequence[str]):
     """Last cosines; mean cosine and conflict rate by layer; weights, or the condition number.
@@ -18,21 +20,17 @@ def plot_conflicts(history: Sequence[dict], tasks: Sequence[str]):
     Raises:
         ImportError: if matplotlib is not installed.
     """
-    try:
-        from matplotlib import colormaps
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('This needs matplotlib: pip install "kmtl[demo]"') from error
-
     epochs = [entry["epoch"] + 1 for entry in history]
     last = history[-1]
-    figure = Figure(figsize=(9.0, 7.0), layout="constrained")
+    figure = new_figure(9.0, 7.0)
     (matrix, mean), (rate, other) = figure.subplots(2, 2)
     _draw_matrix(figure, matrix, next(iter(last["agreement"].values())).cosines, tasks)
     matrix.set_title(f"Cosines of gradients, epoch {epochs[-1]}")
 
     # All shared layers in black, then from dark (near the input) to light (near the heads).
     layers = list(last["agreement"])
+    from matplotlib import colormaps  # there, as the figure was made
+
     shades = colormaps["viridis"](np.linspace(0.0, 0.9, max(len(layers) - 1, 1)))
     colors = dict(zip(layers, ["black", *shades], strict=False))
     for axes, title, value_of in (

@@ -63,27 +63,35 @@ def assign(model: keras.Model, arrays: dict[str, np.ndarray], specs: list) -> No
             variable.assign(arrays[f"{i:06d}"].view(np.dtype(dtype)))
 
 
-def callback_states(callbacks) -> list:
-    """Name and memory of each callback that has one: its `get_state()`, or what Keras's keep."""
-    states = []
+def callback_states(callbacks) -> tuple[list, dict[str, np.ndarray]]:
+    """Name and memory of each callback that has one: its `get_state()`, or what Keras's keep.
+
+    The second are the weights that `EarlyStopping` is to restore in the end.
+    """
+    states, arrays = [], {}
     for callback in callbacks:
         name = type(callback).__name__
         if hasattr(callback, "get_state"):
             states.append([name, callback.get_state()])
         elif name in _REMEMBERED:
             values = {key: getattr(callback, key, None) for key in _REMEMBERED[name]}
-            states.append([name, {k: None if v is None else float(v) for k, v in values.items()}])
-    return states
+            state = {k: None if v is None else float(v) for k, v in values.items()}
+            best = getattr(callback, "best_weights", None)
+            if best is not None:
+                state["best_weights"] = [str(weight.dtype) for weight in best]
+                arrays |= {_best(len(states), i): weight for i, weight in enumerate(best)}
+            states.append([name, state])
+    return states, arrays
 
 
-def set_callback_states(callbacks, states: list) -> None:
+def set_callback_states(callbacks, states: list, arrays: dict[str, np.ndarray]) -> None:
     """The opposite of `callback_states`; others may have come or gone.
 
     Raises:
         ValueError: if one that has a memory is missing.
     """
     left = list(callbacks)
-    for name, state in states:
+    for number, (name, state) in enumerate(states):
         callback = next((c for c in left if type(c).__name__ == name), None)
         if callback is None:
             raise ValueError(
@@ -94,5 +102,16 @@ def set_callback_states(callbacks, states: list) -> None:
         if hasattr(callback, "set_state"):
             callback.set_state(state)
         else:
-            for key, value in state.items():
+            types = state.get("best_weights", [])
+            best = [arrays[_best(number, i)].view(np.dtype(t)) for i, t in enumerate(types)]
+            for key, value in (state | ({"best_weights": best} if types else {})).items():
                 setattr(callback, key, value)
+
+
+def stopped_early(states: list) -> bool:
+    """Whether Keras's `EarlyStopping` has ended the run."""
+    return any(name == "EarlyStopping" and state["stopped_epoch"] for name, state in states)
+
+
+def _best(number, i):
+    return f"best_{number}_{i:06d}"

@@ -12,6 +12,7 @@ class Layout:
         tasks: Names of all tasks, sorted.
         missing: Task -> value of an absent label; tasks that every source has need none.
         chosen: Tasks whose value the user did not give.
+        filled: Tasks that some source lacks, and whose absent labels only `missing` tells.
 
     Args:
         sources: All sources, see `kmtl.data.sources`.
@@ -30,6 +31,9 @@ class Layout:
         self.tasks = sorted(self._labels)
         self.missing = missing_values(missing, sources, self._labels)
         self.chosen = set(self.missing) - set(missing or {})
+        # With sample weights, absent labels have a weight of 0 besides.
+        lacking = {t for t in self.tasks if any(t not in source.spec[1] for source in sources)}
+        self.filled = sorted(lacking - set(self._weights))
 
     def _check_inputs(self, sources):
         first = sources[0]

@@ -64,6 +64,7 @@ class TaskMixture:
 
     Attributes:
         missing: Dict of task -> value, as `compile` takes it.
+        filled: Tasks for which `compile` must get it, as some source has no labels of theirs.
         steps_per_epoch: int.
         tasks: Names of all tasks, sorted.
         sizes: Dict of source name -> number of examples.
@@ -133,6 +134,7 @@ class TaskMixture:
         self.sampling = sampling
         self.mode = mode
         self.missing = layout.missing
+        self.filled = layout.filled
         self.seed = seed
         self.alpha = alpha
         self.temperature = temperature

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
+from kmtl.ops.figures import new_figure
+
 
 @dataclasses.dataclass(frozen=True)
 class TaskGroups:
@@ -44,15 +46,8 @@ class TaskGroups:
         Raises:
             ImportError: if matplotlib is not installed.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError('This needs matplotlib: pip install "kmtl[demo]"') from error
-
         tasks = list(self.served_from)
-        figure = Figure(
-            figsize=(2.0 + 0.8 * len(tasks), 1.5 + 0.5 * len(self.groups)), layout="constrained"
-        )
+        figure = new_figure(2.0 + 0.8 * len(tasks), 1.5 + 0.5 * len(self.groups))
         axes = figure.subplots()
         shades = [
             [1.0 if self.served_from[t] == network else 0.3 if t in group else 0.0 for t in tasks]

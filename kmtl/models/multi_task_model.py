@@ -88,6 +88,7 @@ class MultiTaskModel(keras.Model):
         self._training = None
         self._task_gradients = None
         self._evaluating = False
+        self.missing = {}
 
     def compile(
         self,
@@ -175,6 +176,7 @@ class MultiTaskModel(keras.Model):
             )
         self._replace_state(rule, accumulated, task_penalties)
         self.stopped_tasks = []
+        self.missing = missing
         super().compile(optimizer=optimizer, **kwargs)
         self.loss = loss
         self._training = _Training(

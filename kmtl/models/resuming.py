@@ -29,8 +29,10 @@ def prepare(model: keras.Model, x, callbacks: list, arguments: dict):
         callbacks = [*others, backup]
         fingerprint = None if mixture is None else mixture.fingerprint
         epoch, step = backup.find(model, fingerprint, others) or (epoch, step)
-        arguments["initial_epoch"] = epoch
+        # Past the last one where early stopping has ended the run already.
+        arguments["initial_epoch"] = arguments.get("epochs", 1) if backup.finished else epoch
     if mixture is not None:
+        _check_missing(model, mixture)
         # Of endless data, Keras makes all the steps of an execution.
         steps = -(-mixture.steps_per_epoch // model.steps_per_execution)
         steps *= model.steps_per_execution
@@ -57,6 +59,22 @@ def _check(mixture, backup, arguments):
             "`fit` takes labels, weights, batches and steps from a `TaskMixture`. Received: "
             f"{', '.join(given)} as well"
         )
+
+
+def _check_missing(model, mixture):
+    """Requires that the model knows the mark of labels that the mixture fills in."""
+    losses = model.loss
+    if not isinstance(losses, dict):
+        losses = dict.fromkeys(mixture.tasks, losses)
+    for task in sorted(set(mixture.filled) & set(model.trained_tasks)):
+        mark, own = mixture.missing[task], getattr(losses.get(task), "missing", None)
+        known = [x for x in (model.missing.get(task), own) if x is not None]
+        if not any(x == mark or (x != x and mark != mark) for x in known):
+            raise ValueError(
+                "`compile` must be given `missing=mixture.missing`, as not every source has "
+                f"labels of every task. Received: missing={known[0] if known else None} for task "
+                f"{task!r}, whose absent labels are {mark}"
+            )
 
 
 def _skip(model, callbacks, step, arguments):

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kmtl.ops.figures import new_figure
+
 
 def plot_correlation(correlation: np.ndarray, tasks: Sequence[str] | None):
     """A heat map.
@@ -18,13 +20,8 @@ def plot_correlation(correlation: np.ndarray, tasks: Sequence[str] | None):
     Raises:
         ImportError: if matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('This needs matplotlib: pip install "kmtl[demo]"') from error
-
     count = len(correlation)
-    figure = Figure(figsize=(5.5, 4.8), layout="constrained")
+    figure = new_figure(5.5, 4.8)
     axes = figure.subplots()
     image = axes.imshow(correlation, vmin=-1, vmax=1, cmap="RdBu_r")
     figure.colorbar(image, ax=axes, label="correlation")

@@ -106,8 +106,10 @@ class TensorNormalPrior(LearnedRegularizer):
     def create_state(self, shape, add_weight, name):
         sizes = dict(zip(MODES, self._sizes(shape), strict=True))
 
+        settings = {"trainable": False, "aggregation": "only_first_replica"}
+
         def add(what, shape, **kwargs):
-            return add_weight(name=f"{name}_{what}", shape=shape, trainable=False, **kwargs)
+            return add_weight(name=f"{name}_{what}", shape=shape, **settings, **kwargs)
 
         state = {"step": add("step", (), initializer="zeros", dtype="int32")}
         for mode in MODES:

@@ -134,8 +134,8 @@ def _batches(shaped, layout, batch_size):
     """Every example of a split once, with the labels of all tasks."""
 
     def complete(x, labels, *weights):
-        example = tf.nest.map_structure(_in_floatx, (x, dict(labels), dict(*weights)))
-        return layout.complete(example, 0, [])
+        example = tf.nest.map_structure(_alone, (x, dict(labels), dict(*weights)))
+        return tf.nest.map_structure(lambda tensor: tensor[0], layout.complete(example, 0, 1))
 
     batches = None
     for source in shaped.values():
@@ -149,8 +149,10 @@ def _batches(shaped, layout, batch_size):
     return batches.batch(batch_size).prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def _in_floatx(tensor):
-    return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
+def _alone(tensor):
+    """The example as the only row of a batch, in Keras's type."""
+    tensor = tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
+    return tensor[None]
 
 
 def _moments(name, inputs, sources):

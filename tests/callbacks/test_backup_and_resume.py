@@ -170,7 +170,9 @@ def test_an_unreadable_backup_is_passed_over(tmp_path):
     check_equal(model, found, expected, history)
     for path in tmp_path.glob("step-*.npz"):
         content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 255
+        middle = len(content) // 2
+        for i in range(middle, middle + 200):  # more than a header that nothing depends on
+            content[i] ^= 255
         path.write_bytes(content)
     with pytest.raises(ValueError, match="A backup must be readable; remove these"):
         fit(build(), tmp_path)
@@ -222,3 +224,45 @@ def test_refusals(tmp_path):
     plain.compile("sgd", loss="mse")
     with pytest.raises(ValueError, match="needs a `kmtl.MultiTaskModel`"):
         plain.fit(X, Y["a"], verbose=0, callbacks=[BackupAndResume(tmp_path / "plain")])
+
+
+def validated(folder, stop_after=None, patience=99, epochs=4):
+    """With Keras's early stopping, by a score that is best after the first epoch."""
+    model = build()
+    best = keras.callbacks.EarlyStopping(
+        "val_loss", mode="max", patience=patience, restore_best_weights=True
+    )
+    callbacks = [best, BackupAndResume(folder)]
+    if stop_after:
+        callbacks.append(StopAfter(stop_after))
+    options = {"validation_data": (X, Y), "shuffle": False, "batch_size": 8, "verbose": 0}
+    model.fit(X, Y, epochs=epochs, callbacks=callbacks, **options)
+    return model
+
+
+def assert_same_weights(model, expected):
+    for one, other in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_early_stopping_restores_weights_from_before_the_stop(tmp_path):
+    whole = validated(tmp_path / "whole")
+    with pytest.raises(Stop):
+        validated(tmp_path / "stopped", stop_after=13)
+    assert_same_weights(validated(tmp_path / "stopped"), whole)
+    assert_same_weights(validated(tmp_path / "stopped"), whole)  # no epoch is left
+
+
+def test_what_stopped_early_has_nothing_left_to_do(tmp_path):
+    model = validated(tmp_path, patience=1)
+    updates = int(model.optimizer.iterations)
+    again = validated(tmp_path, patience=1)
+    assert int(again.optimizer.iterations) == updates < 20
+    assert_same_weights(again, model)
+
+
+def test_other_steps_per_execution(tmp_path):
+    with pytest.raises(Stop):
+        fit(build(), tmp_path, every=1, callbacks=[StopAfter(2)])
+    with pytest.raises(ValueError, match="`steps_per_execution` must be .* 4, in the backup 1"):
+        fit(build(steps=4), tmp_path, every=1)

@@ -85,3 +85,22 @@ def test_workers_and_their_replicas_share_the_batch(pipelines, replicas):
 def test_replicas_must_divide_the_batch(mirrored):
     with pytest.raises(ValueError, match="batch_size=3 for 2 shards"):
         mixture(batch_size=3).distributed(mirrored)
+
+
+@pytest.mark.parametrize(("missing", "accepted"), [(None, False), ({"b": 7}, False), (-1, True)])
+def test_the_model_must_know_the_mark_of_absent_labels(missing, accepted):
+    x = np.ones((8, 3), "float32")
+    sources = {
+        "one": (x, {"a": np.zeros(8, "int32")}),
+        "two": (x, {"a": np.zeros(8, "int32"), "b": np.ones(8, "int32")}),
+    }
+    mixture = kmtl.data.TaskMixture(sources, batch_size=4)
+    inputs = keras.Input((3,))
+    heads = {t: keras.layers.Dense(1, activation="sigmoid")(inputs) for t in "ab"}
+    model = kmtl.MultiTaskModel(inputs, heads)
+    model.compile("sgd", "binary_crossentropy", missing=missing)
+    if accepted:
+        model.fit(mixture, verbose=0)
+        return
+    with pytest.raises(ValueError, match=r"missing=mixture.missing.* 'b', whose absent .* -1"):
+        model.fit(mixture, verbose=0)

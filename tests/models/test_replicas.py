@@ -51,7 +51,7 @@ def copy_of(weighting):
     return weighting
 
 
-def train(network, weighting):
+def train(network, weighting, penalties=None):
     keras.utils.set_random_seed(3)
     model = NETWORKS[network]()
     model.compile(
@@ -60,6 +60,7 @@ def train(network, weighting):
         metrics={"seg": ["accuracy"], "depth": ["mae"]},
         weighting=copy_of(weighting),
         missing={"depth": float("nan"), "seg": -1},
+        penalties=penalties,
     )
     # 12 rows do not fill the last batch of 32: replicas get unequal shares there.
     history = model.fit(X, Y, batch_size=20, epochs=3, shuffle=False, verbose=0).history
@@ -84,9 +85,28 @@ def train(network, weighting):
     ids=str,
 )
 def test_two_replicas_equal_one(network, weighting, mirrored):
-    history, logs, weights = train(network, weighting)
+    one = train(network, weighting)
     with mirrored.scope():
-        history2, logs2, weights2 = train(network, weighting)
+        assert_equal(train(network, weighting), one)
+
+
+@pytest.mark.parametrize("weighting", [None, "mgda"])
+@pytest.mark.parametrize(
+    "regularizer",
+    [kmtl.regularizers.SoftSharing(0.3), kmtl.regularizers.TensorNormalPrior(0.1, update_every=2)],
+    ids=["soft_sharing", "tensor_normal_prior"],
+)
+def test_penalties_across_tasks(regularizer, weighting, mirrored):
+    def penalties():
+        return [kmtl.regularizers.AcrossTasks(regularizer, "{task}_conv2d*")]
+
+    one = train("cross_stitch", weighting, penalties())
+    with mirrored.scope():
+        assert_equal(train("cross_stitch", weighting, penalties()), one)
+
+
+def assert_equal(two, one):
+    (history2, logs2, weights2), (history, logs, weights) = two, one
     for a, b in zip(weights, weights2, strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
     for name in history:
