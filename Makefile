@@ -7,16 +7,17 @@ BAZEL ?= bazel
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 PEERS := .venv-peers/.installed
+LEGACY := .venv-legacy/.installed
 
 # TensorFlow's start-up messages would bury what the commands print.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test nightly notebooks bench reproduce peers lint lock bazel clean
+.PHONY: help demo test nightly notebooks bench reproduce peers legacy-goldens lint lock bazel clean
 
 help:  ## Say what each target does
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 demo: $(INSTALLED)  ## Train, fold, quantise and check a two-task network; report in runs/demo
 	$(BIN)/kmtl demo --output=runs/demo
@@ -55,6 +56,9 @@ reproduce: $(INSTALLED)  ## Train MultiDigits with every weighting and for integ
 peers: $(PEERS)  ## Install the libraries that bench compares with; freeze TorchJD's values for test
 	$(dir $(PEERS))bin/python -m benchmarks.peers.values tests/weighting/torchjd_values.json
 
+legacy-goldens: $(LEGACY)  ## Freeze the CRF values of tensorflow-addons for test; Python 3.11 at most
+	$(dir $(LEGACY))bin/python -m benchmarks.legacy.crf_goldens tests/ops/crf_goldens.json
+
 lint: $(INSTALLED)  ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -68,7 +72,7 @@ lock: $(BIN)/python  ## Resolve setup.py anew into requirements.lock
 		--upgrade --quiet -o requirements.lock
 
 clean:  ## Remove the environment and everything that was generated
-	rm -rf .venv .venv-peers build dist runs *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers .venv-legacy build dist runs *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements.lock setup.py pyproject.toml | $(BIN)/python
@@ -79,6 +83,11 @@ $(INSTALLED): requirements.lock setup.py pyproject.toml | $(BIN)/python
 $(PEERS): benchmarks/peers/requirements.txt | $(BIN)/python
 	$(BIN)/python -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet -r benchmarks/peers/requirements.txt
+	@touch $@
+
+$(LEGACY): benchmarks/legacy/requirements.txt | $(BIN)/python
+	$(BIN)/python -m venv .venv-legacy
+	.venv-legacy/bin/python -m pip install --quiet -r benchmarks/legacy/requirements.txt
 	@touch $@
 
 $(BIN)/python:

@@ -20,6 +20,13 @@ L = kmtl.layers
 
 # class, constructor arguments, input shapes, output shapes
 LAYERS = [
+    (L.CRF, {"num_tags": 3}, (5, 4), (10, 3)),
+    (
+        L.CRF,
+        {"num_tags": 2, "use_boundaries": False, "transition_initializer": "glorot_uniform"},
+        (5, 4),
+        (9, 2),
+    ),
     (L.CrossStitch, {"num_tasks": 2}, [(6,), (6,)], [(6,), (6,)]),
     (
         L.CrossStitch,
@@ -62,6 +69,91 @@ LAYERS = [
         {"num_sources": 2, "epsilon": 0.1, "center": False, "scale": False},
         [(5, 4), (1,)],
         (5, 4),
+    ),
+    (L.MMoE, {"num_experts": 3, "units": 4, "num_tasks": 2}, (6,), [(4,)] * 2),
+    (
+        L.MMoE,
+        {
+            "num_experts": 4,
+            "units": [5, 4],
+            "num_tasks": 3,
+            "activation": "tanh",
+            "gate_dropout": 0.3,
+        },
+        [(5, 6), (1, 3)],
+        [(5, 4)] * 3,
+    ),
+    (
+        L.MMoE,
+        {
+            "num_experts": 3,
+            "units": 4,
+            "num_tasks": 2,
+            "gate": L.DSelectKGate(num_experts=3, num_selected=2),
+        },
+        (4, 4, 3),
+        [(4, 4, 4)] * 2,
+    ),
+    (
+        L.CGC,
+        {"shared_experts": 2, "task_experts": [1, 0, 2], "units": 4, "num_tasks": 3},
+        (6,),
+        [(4,)] * 3,
+    ),
+    (
+        L.CGC,
+        {"shared_experts": 0, "task_experts": 1, "units": [5, 4], "num_tasks": 2},
+        [(5, 6)] * 2,
+        [(5, 4)] * 2,
+    ),
+    (
+        L.CGC,
+        {
+            "shared_experts": 1,
+            "task_experts": 2,
+            "units": 4,
+            "num_tasks": 2,
+            "output_shared": True,
+            "gate": L.DSelectKGate(num_experts=3, num_selected=1, per_example=False),
+        },
+        [(6,)] * 3,
+        [(4,)] * 3,
+    ),
+    (
+        L.PLE,
+        {
+            "levels": [
+                {"shared_experts": 2, "task_experts": [1, 2], "units": 5},
+                {"shared_experts": 1, "task_experts": 1, "units": [5, 4]},
+            ],
+            "num_tasks": 2,
+        },
+        (6,),
+        [(4,)] * 2,
+    ),
+    (
+        L.PLE,
+        {
+            "levels": [{"shared_experts": 2, "task_experts": 1, "units": 4}] * 2,
+            "num_tasks": 2,
+            "activation": "tanh",
+            "gate": L.DSelectKGate(num_experts=3, num_selected=2, gamma=2.0),
+        },
+        (5, 6),
+        [(5, 4)] * 2,
+    ),
+    (L.DSelectKGate, {"num_experts": 4, "num_selected": 2}, (6,), (4,)),
+    (
+        L.DSelectKGate,
+        {"num_experts": 5, "num_selected": 1, "gamma": 0.5, "entropy": 0.1},
+        (5, 6),
+        (5, 5),
+    ),
+    (
+        L.DSelectKGate,
+        {"num_experts": 3, "num_selected": 2, "entropy": 0.0, "per_example": False},
+        (4, 4, 3),
+        (4, 4, 3),
     ),
     (L.FactorizedDense, {"units": 5, "num_tasks": 3}, (4,), [(5,)] * 3),
     (
@@ -137,6 +229,8 @@ REGULARIZERS = [
 
 # class, constructor arguments
 LOSSES = [
+    (kmtl.losses.CRFLoss, {}),
+    (kmtl.losses.CRFLoss, {"missing": -2}),
     (kmtl.losses.MaskedMultiLabelLoss, {}),
     (
         kmtl.losses.MaskedMultiLabelLoss,
@@ -144,6 +238,8 @@ LOSSES = [
     ),
 ]
 METRICS = [
+    (kmtl.metrics.CRFAccuracy, {}),
+    (kmtl.metrics.CRFAccuracy, {"missing": -2}),
     (kmtl.metrics.MaskedMeanAUC, {"num_tasks": 3}),
     (
         kmtl.metrics.MaskedMeanAUC,
@@ -166,6 +262,10 @@ WEIGHTINGS = [
         {"kinds": {"a": "laplace", "b": "classification", "c": "regression"}, "clip": (-5.0, 5.0)},
     ),
     (kmtl.weighting.StaticWeights, {"task_weights": {"a": 0.5, "c": 0.0}}),
+    (
+        kmtl.weighting.ScheduledWeights,
+        {"task_weights": {"a": keras.optimizers.schedules.CosineDecay(0.5, 9), "c": 0.0}},
+    ),
     (kmtl.weighting.DynamicWeightAverage, {}),
     (kmtl.weighting.DynamicWeightAverage, {"temperature": 0.5, "window": 25}),
     (kmtl.weighting.RandomLossWeighting, {"seed": 1}),

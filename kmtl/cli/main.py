@@ -134,7 +134,9 @@ def _silence_native_code() -> None:
 def _expected_errors() -> tuple[type[Exception], ...]:
     """Errors whose message says it all; asked for only when there is one."""
     compare = sys.modules.get("kmtl.export.compare")
-    return (ValueError, OSError, ImportError, *([compare.VerificationError] if compare else []))
+    verification = [compare.VerificationError] if compare else []
+    # FloatingPointError of training whose losses or weights are no longer finite.
+    return (ValueError, OSError, ImportError, FloatingPointError, *verification)
 
 
 def _told(error) -> str:

@@ -32,7 +32,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "check",
         False,
-        "Read the data and build the network, but train nothing.",
+        "Read the data, run the network on a few of them, but train nothing.",
         flag_values=values,
     )
     flags.DEFINE_bool(

@@ -4,11 +4,16 @@ A layer that takes part in inference has `fold(inputs)`, which returns the same 
 of built-in Keras layers; `kmtl.export.fold` calls it.
 """
 
+from kmtl.layers.cgc import CGC as CGC
+from kmtl.layers.crf import CRF as CRF
 from kmtl.layers.cross_stitch import CrossStitch as CrossStitch
+from kmtl.layers.dselect_k_gate import DSelectKGate as DSelectKGate
 from kmtl.layers.factorized_conv2d import FactorizedConv2D as FactorizedConv2D
 from kmtl.layers.factorized_dense import FactorizedDense as FactorizedDense
 from kmtl.layers.gradient_reversal import GradientReversal as GradientReversal
 from kmtl.layers.layer_stitch import LayerStitch as LayerStitch
+from kmtl.layers.mmoe import MMoE as MMoE
+from kmtl.layers.ple import PLE as PLE
 from kmtl.layers.sluice_unit import SluiceUnit as SluiceUnit
 from kmtl.layers.task_batch_normalization import (
     TaskBatchNormalization as TaskBatchNormalization,
@@ -16,11 +21,16 @@ from kmtl.layers.task_batch_normalization import (
 from kmtl.layers.task_stacked_dense import TaskStackedDense as TaskStackedDense
 
 __all__ = [
+    "CGC",
+    "CRF",
     "CrossStitch",
+    "DSelectKGate",
     "FactorizedConv2D",
     "FactorizedDense",
     "GradientReversal",
     "LayerStitch",
+    "MMoE",
+    "PLE",
     "SluiceUnit",
     "TaskBatchNormalization",
     "TaskStackedDense",

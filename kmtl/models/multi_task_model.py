@@ -16,7 +16,13 @@ from kmtl.models import packed_logs, resuming
 from kmtl.models.accumulated_gradients import AccumulatedGradients
 from kmtl.models.non_finite import StopOnNonFiniteLoss
 from kmtl.models.parting import Parting
-from kmtl.models.task_arguments import by_task, labels_by_task, lists_by_task, weights_by_task
+from kmtl.models.task_arguments import (
+    by_task,
+    labels_by_task,
+    lists_by_task,
+    numbers_by_task,
+    weights_by_task,
+)
 from kmtl.models.task_gradients import TaskGradients
 from kmtl.models.task_penalties import TaskPenalties
 from kmtl.models.weighting_epochs import WeightingEpochs
@@ -109,7 +115,7 @@ class MultiTaskModel(keras.Model):
             loss: Task name -> loss, or one loss for all tasks. A task with None is not
                 trained.
             loss_weights: Task name -> static weight; tasks left out have 1. Not together
-                with `weighting`.
+                with `weighting`. `kmtl.weighting.ScheduledWeights` takes schedules.
             metrics: Task name -> metric or list of metrics, over the present labels.
             weighted_metrics: The same for metrics that use sample weights.
             weighting: A `kmtl.weighting` rule, its name, or None for the plain sum.
@@ -120,8 +126,8 @@ class MultiTaskModel(keras.Model):
             **kwargs: `run_eagerly`, `steps_per_execution`, `jit_compile`, `auto_scale_loss`.
 
         Raises:
-            ValueError: for task names that the model does not have, and for
-                `loss_weights` together with `weighting`.
+            ValueError: for task names that the model does not have, for `loss_weights` that
+                are no numbers, and for `loss_weights` together with `weighting`.
         """
         user_arguments = {
             "loss": loss,
@@ -143,7 +149,7 @@ class MultiTaskModel(keras.Model):
                 "`loss_weights` cannot be used together with `weighting`. "
                 f"Received: loss_weights={loss_weights}, weighting={rule.name}"
             )
-        static = by_task(tasks, "loss_weights", loss_weights)
+        static = numbers_by_task(tasks, "loss_weights", loss_weights)
         several = len(tasks) > 1
         task_metrics = TaskMetrics(
             lists_by_task(tasks, "metrics", metrics),
@@ -182,7 +188,7 @@ class MultiTaskModel(keras.Model):
         self._training = _Training(
             arguments={**user_arguments, "weighting": rule},
             losses=task_losses,
-            static_weights=[float(static.get(task, 1.0)) for task in task_losses.tasks],
+            static_weights=[static.get(task, 1.0) for task in task_losses.tasks],
             metrics=task_metrics,
             penalties=task_penalties,
             loss_means=NamedMeans(loss_names, "task_losses") if several else None,

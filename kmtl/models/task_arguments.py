@@ -64,6 +64,21 @@ def weights_by_task(tasks: Sequence[str], sample_weight) -> Mapping:
     return by_task(tasks, "sample_weight", sample_weight)
 
 
+def numbers_by_task(tasks: Sequence[str], argument: str, value) -> dict[str, float]:
+    """`by_task` for numbers.
+
+    Raises:
+        ValueError: for what is no number, such as a schedule.
+    """
+    try:
+        return {task: float(x) for task, x in by_task(tasks, argument, value).items()}
+    except TypeError:
+        raise ValueError(
+            f"`{argument}` must be numbers; `weighting=kmtl.weighting.ScheduledWeights(...)` takes "
+            f"schedules. Received: {argument}={value}"
+        ) from None
+
+
 def check_names(tasks: Sequence[str], what: str, names: Iterable[str], complete: bool) -> None:
     """Raises ValueError for names that are no tasks, or tasks that are not named."""
     unknown = sorted(set(names) - set(tasks))

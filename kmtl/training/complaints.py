@@ -44,7 +44,7 @@ def complaint(error: Mapping, raw: Mapping) -> str:
         return f"`{path}.{_bare(context)}` must be given. Received: nothing"
     if kind == "union_tag_invalid":
         known = context["expected_tags"].replace("'", "").split(", ")
-        rule = f"must be one of {', '.join(known)}{_hint(context['tag'], known)}"
+        rule = f"must be one of {', '.join(known)}{_nearest(context['tag'], known)}"
         return f"`{path}.{_bare(context)}` {rule}. Received: {context['tag']}"
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
@@ -55,7 +55,7 @@ def complaint(error: Mapping, raw: Mapping) -> str:
         rule = f"must be {_KINDS[kind]}"
     elif kind == "literal_error":
         known = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        rule = f"must be one of {', '.join(known)}{_hint(str(value), known)}"
+        rule = f"must be one of {', '.join(known)}{_nearest(str(value), known)}"
     else:
         rule = str(context.get("error", error["msg"]))
     return f"`{path}` {rule}. Received: {shown(value)}"
@@ -74,10 +74,13 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def _hint(name, known):
+    """The nearest name, or all of them."""
+    return _nearest(name, known) or (f", one of {', '.join(known)}" if known else "")
+
+
+def _nearest(name, known):
     likely = nearest(name, known)
-    if likely is not None:
-        return f"; the nearest is {likely}"
-    return f", one of {', '.join(known)}" if known else ""
+    return "" if likely is None else f"; the nearest is {likely}"
 
 
 def _bare(context):

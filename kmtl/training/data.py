@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -12,6 +11,7 @@ from kmtl.data.layout import Layout
 from kmtl.data.reading import read_sources
 from kmtl.training import readers
 from kmtl.training.consistency import check_names
+from kmtl.training.held_out import batches, unlabelled
 from kmtl.training.readers.files import files_of
 from kmtl.training.readers.labels import absent
 from kmtl.training.schema import Config
@@ -28,16 +28,25 @@ class Loaded:
         mixture: The training data.
         held_out: Split -> `tf.data.Dataset` of batches, each example once; "validation", "test".
         sizes: Split -> source -> number of examples.
+        sources: `data.<split>.<name>` -> what was read: `({input: array}, {task: labels})`, with
+            sample weights or without, or a `tf.data.Dataset` of such examples.
         missing: Task -> the mark of an absent label, for `compile`.
+        marked: `data.<split>.<name>` -> the same of those tasks that have such labels there.
+        unlabelled: Split -> the tasks of which it has no label; "validation", "test".
         inputs: Input -> `tf.TensorSpec` of one example.
+        labels: Task -> the same.
         moments: Input -> (mean, variance) over the training data, of those to standardise.
     """
 
     mixture: TaskMixture
     held_out: dict
     sizes: dict[str, dict[str, int]]
+    sources: dict
     missing: dict
+    marked: dict[str, dict]
+    unlabelled: dict[str, list[str]]
     inputs: dict
+    labels: dict
     moments: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -63,12 +72,14 @@ def load(config: Config) -> Loaded:
         for name, source in (getattr(data, split) or {}).items()
     }
     found = {source.name: source for source in read_sources(read, data.buffer_size)}
+    found = {key: found[key] for key in read}  # what is told first is compared with training
     trained = _of(found, "train").values()
-    tasks = {task for source in trained for task in source.spec[1]}
+    labels = {task: spec for source in trained for task, spec in source.spec[1].items()}
     for key, source in found.items():
-        check_names(key, source.spec[1], tasks, "tasks of `data.train`")
+        check_names(key, source.spec[1], labels, "tasks of `data.train`")
     marked = _marked(data, read, found)
-    layout = Layout(list(found.values()), marked, None)
+    marks = {task: mark for here in marked.values() for task, mark in here.items()}
+    layout = Layout(list(found.values()), marks, None)
     inputs = next(iter(trained)).spec[0]
     moments = {name: _moments(name, inputs, _of(read, "train")) for name in data.standardize}
     shaped = {key: _shaped(source) for key, source in read.items()}
@@ -77,7 +88,7 @@ def load(config: Config) -> Loaded:
         batch_size=data.batch_size,
         sampling=data.sampling,
         mode=data.mode,
-        missing=marked,
+        missing=marks,
         seed=data.seed,
         alpha=data.alpha,
         temperature=data.temperature,
@@ -86,16 +97,21 @@ def load(config: Config) -> Loaded:
         steps_per_epoch=config.training.steps_per_epoch,
         buffer_size=data.buffer_size,
     )
+    sizes = {split: {n: s.size for n, s in _of(found, split).items()} for split in SPLITS}
+    held_out = [split for split in SPLITS[1:] if getattr(data, split) is not None]
     return Loaded(
         mixture=mixture,
         held_out={
-            split: _batches(_of(shaped, split), layout, data.batch_size)
-            for split in SPLITS[1:]
-            if getattr(data, split) is not None
+            split: batches(_of(shaped, split), layout, data.batch_size, sum(sizes[split].values()))
+            for split in held_out
         },
-        sizes={split: {n: s.size for n, s in _of(found, split).items()} for split in SPLITS},
+        sizes=sizes,
+        sources=read,
         missing=layout.missing,
+        marked=marked,
+        unlabelled={split: unlabelled(_of(found, split).values(), layout) for split in held_out},
         inputs=inputs,
+        labels=labels,
         moments=moments,
     )
 
@@ -107,8 +123,8 @@ def _of(by_key: Mapping, split) -> dict:
 
 
 def _marked(data, read, found):
-    """Task -> mark, of the tasks whose labels may be absent within a source."""
-    marks = {}
+    """Source -> task -> mark, of the tasks whose labels may be absent within that source."""
+    marked = {}
     for split in SPLITS:
         for name, source in (getattr(data, split) or {}).items():
             key = f"data.{split}.{name}"
@@ -117,42 +133,20 @@ def _marked(data, read, found):
                 dtype = found[key].spec[1][task].dtype
                 cells = source.format in ("csv", "parquet") and dtype.is_floating
                 if told.missing is not None or cells or (arrays and told.dtype == "int32"):
-                    marks[task] = absent(dtype.as_numpy_dtype)
-    return marks
+                    marked.setdefault(key, {})[task] = absent(dtype.as_numpy_dtype)
+    return marked
+
+
+def bare(x: Mapping):
+    """A single input without its name: it is what Keras feeds a model of one input."""
+    return next(iter(x.values())) if len(x) == 1 else x
 
 
 def _shaped(source):
-    """A single input without its name: it is what Keras feeds a model of one input."""
+    def shaped(x, *rest):
+        return bare(x), *rest
 
-    def bare(x, *rest):
-        return next(iter(x.values())) if len(x) == 1 else x, *rest
-
-    return source.map(bare) if isinstance(source, tf.data.Dataset) else bare(*source)
-
-
-def _batches(shaped, layout, batch_size):
-    """Every example of a split once, with the labels of all tasks."""
-
-    def complete(x, labels, *weights):
-        example = tf.nest.map_structure(_alone, (x, dict(labels), dict(*weights)))
-        return tf.nest.map_structure(lambda tensor: tensor[0], layout.complete(example, 0, 1))
-
-    batches = None
-    for source in shaped.values():
-        if not isinstance(source, tf.data.Dataset):
-            source = tf.data.Dataset.from_tensor_slices(source)
-        rows = source.map(complete, num_parallel_calls=tf.data.AUTOTUNE)
-        batches = rows if batches is None else batches.concatenate(rows)
-    options = tf.data.Options()
-    # Each worker takes its part of every batch, however many files there are.
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return batches.batch(batch_size).prefetch(tf.data.AUTOTUNE).with_options(options)
-
-
-def _alone(tensor):
-    """The example as the only row of a batch, in Keras's type."""
-    tensor = tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
-    return tensor[None]
+    return source.map(shaped) if isinstance(source, tf.data.Dataset) else shaped(*source)
 
 
 def _moments(name, inputs, sources):

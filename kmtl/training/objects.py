@@ -47,8 +47,14 @@ def make(key: str, specification, modules: Sequence[ModuleType], defaults: Mappi
     except (TypeError, ValueError, AttributeError) as error:
         place, value = _blamed(key, given, str(error))
         raise ValueError(
-            f"`{place}` must be what {cls.__name__} takes. Received: {shown(value)} ({error})"
+            f"`{place}` must be what {cls.__name__} takes: {without_received(error)}. "
+            f"Received: {shown(value)}"
         ) from error
+
+
+def without_received(error: Exception) -> str:
+    """The rule that an error tells, for a message that tells itself what was received."""
+    return str(error).partition(" Received: ")[0].rstrip(".")
 
 
 def find(key: str, name: str, modules: Sequence[ModuleType]) -> type:

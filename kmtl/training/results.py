@@ -1,11 +1,19 @@
 """What a model achieves on the test split, as a table and as JSON."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 
-def by_task(logs: Mapping[str, float], tasks: Sequence[str]) -> dict:
-    """`{"loss": ..., "tasks": {task: {metric: value}}}` of what `evaluate` returned."""
+def by_task(
+    logs: Mapping[str, float], tasks: Sequence[str], unlabelled: Collection[str] = ()
+) -> dict:
+    """`{"loss": ..., "tasks": {task: {metric: value}}}` of what `evaluate` returned.
+
+    Args:
+        logs: What it returned.
+        tasks: The model's.
+        unlabelled: Those that were not measured, as there was no label. Defaults to none.
+    """
     if len(tasks) == 1:
         return {"loss": logs["loss"], "tasks": {tasks[0]: dict(logs)}}
     found = {task: {} for task in sorted(tasks)}
@@ -15,7 +23,8 @@ def by_task(logs: Mapping[str, float], tasks: Sequence[str]) -> dict:
         if owners:
             task = max(owners, key=len)
             found[task][name.removeprefix(f"{task}_")] = value
-    return {"loss": logs["loss"], "tasks": found}
+    measured = {task: values for task, values in found.items() if task not in unlabelled}
+    return {"loss": logs["loss"], "tasks": measured}
 
 
 def as_text(results: Mapping) -> str:

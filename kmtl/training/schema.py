@@ -10,6 +10,7 @@ from kmtl.training.schema_values import (
     AtLeast0,
     AtLeast1,
     EntryPoint,
+    OptionalSpecification,
     Part,
     Specification,
     ending_in,
@@ -82,9 +83,9 @@ def _listed(value):
 class Training(Part):
     """How it is trained, and where."""
 
-    losses: dict[str, Specification] = Field(min_length=1)
+    losses: dict[str, OptionalSpecification] = Field(min_length=1)
     metrics: Annotated[dict[str, list[Specification]], BeforeValidator(_listed)] = {}
-    weighting: Specification | None = None
+    weighting: OptionalSpecification = None
     optimizer: Specification = "Adam"
     epochs: AtLeast1
     steps_per_epoch: AtLeast1 | None = None

@@ -5,7 +5,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from kmtl.training.schema_values import AtLeast0, AtLeast1, EntryPoint, Part, is_entry_point
+from kmtl.training.schema_values import (
+    AtLeast0,
+    AtLeast1,
+    EntryPoint,
+    NumberOrNaN,
+    Part,
+    is_entry_point,
+)
 
 
 class Task(Part):
@@ -18,7 +25,7 @@ class Task(Part):
     """
 
     key: str | None = None
-    missing: float | None = None
+    missing: NumberOrNaN | None = None
     dtype: Literal["float32", "int32"] | None = None
 
 

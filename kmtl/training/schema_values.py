@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 AtLeast0 = Annotated[int, Field(ge=0)]
 AtLeast1 = Annotated[int, Field(ge=1)]
@@ -47,7 +47,19 @@ def _specification(value):
     return value
 
 
+def _optional(value):
+    return None if value is None else _specification(value)
+
+
+def _number(value):
+    """YAML spells not-a-number .nan; "nan" is what people write."""
+    return float("nan") if isinstance(value, str) and value.lower() == "nan" else value
+
+
 EntryPoint = Annotated[str, AfterValidator(_entry_point)]
 
 # Of an object: its name, or {"class": name, argument: value, ...}.
 Specification = Annotated[Any, AfterValidator(_specification)]
+OptionalSpecification = Annotated[Any, AfterValidator(_optional)]
+
+NumberOrNaN = Annotated[float, BeforeValidator(_number)]

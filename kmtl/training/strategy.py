@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from kmtl.training.causes import cause
 from kmtl.training.schema import Training
 from kmtl.training.workers import Cluster
 
@@ -44,5 +45,5 @@ def _tpu():
     except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
         raise ValueError(
             "`training.strategy` must be another on a machine without TPUs. "
-            f"Received: tpu ({error})"
+            f"Received: tpu ({cause(error).partition('. ')[0]})"
         ) from error

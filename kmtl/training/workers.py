@@ -3,11 +3,15 @@
 import contextlib
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
+from kmtl.training.causes import cause, is_of_peers
 from kmtl.training.schema import Training
+
+_ADDRESS = re.compile(r".+:\d{1,5}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +72,12 @@ def _parsed(text):
             "TF_CONFIG must have a `cluster` of workers only, in a list of addresses. "
             f"Received: {found['cluster']}"
         )
-    if len(set(map(str, workers))) < len(workers):
+    bad = [one for one in workers if not isinstance(one, str) or not _ADDRESS.fullmatch(one)]
+    if bad:
+        raise ValueError(
+            f"TF_CONFIG must give each worker an address like host:2222. Received: {bad[0]}"
+        )
+    if len(set(workers)) < len(workers):
         raise ValueError(f"TF_CONFIG must list each worker once. Received: {workers}")
     if kind != "worker" or type(index) is not int or not 0 <= index < len(workers):
         raise ValueError(
@@ -79,21 +88,26 @@ def _parsed(text):
 
 
 @contextlib.contextmanager
-def failing_together(cluster: Cluster | None):
-    """What TensorFlow says at length when another worker is gone, as one line.
+def in_one_line(cluster: Cluster | None):
+    """What TensorFlow says at length, as one line.
 
     Raises:
-        ConnectionError: in place of TensorFlow's errors, where there are other workers.
+        ConnectionError: in place of TensorFlow's errors, where another worker is gone.
+        ValueError: in place of all others.
     """
     try:
         yield
     except tf.errors.OpError as error:
-        if cluster is None:
-            raise
-        first = next((line for line in error.message.splitlines() if line.strip()), "nothing")
-        raise ConnectionError(
-            "All workers must go on together; start each of them again, with `training.backup` "
-            f"they go on from the last backup. Received: {type(error).__name__}: {first}"
+        told = f"{type(error).__name__}: {cause(error)}"
+        if cluster is not None and is_of_peers(error):
+            raise ConnectionError(
+                "All workers must go on together; see what the others say and start each of them "
+                "again, with `training.backup` they go on from the last backup. "
+                f"Received: {told}"
+            ) from error
+        raise ValueError(
+            "Data, network and machine must be such that TensorFlow can compute every step. "
+            f"Received: {told}"
         ) from error
 
 

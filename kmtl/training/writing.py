@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -13,15 +14,16 @@ from kmtl.training.schema import Config
 from kmtl.training.workers import Cluster, on_first_worker
 
 
-def make_folders(config: Config) -> None:
-    """Before training, so that a path that cannot be written costs no training."""
-    for path in (config.model, config.results, *(export.path for export in config.export)):
-        if path is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-
-
-def write_all(model, config: Config, data, found, strategy, cluster: Cluster | None, say) -> None:
-    """Saves and exports on the first worker; all must call it.
+def write_all(
+    model,
+    config: Config,
+    data,
+    measure: Callable[[], dict] | None,
+    strategy,
+    cluster: Cluster | None,
+    say,
+) -> None:
+    """Saves, measures and exports, in this order, as the latter two may fail; all must call it.
 
     Every worker saves, as some variables are sums over what each of them holds.
 
@@ -29,7 +31,7 @@ def write_all(model, config: Config, data, found, strategy, cluster: Cluster | N
         model: The trained model.
         config: The configuration.
         data: What `kmtl.training.data.load` returned.
-        found: What `kmtl.training.results.by_task` returned, or None.
+        measure: Returns what `kmtl.training.results.by_task` does, or None; all call it.
         strategy: Where the model was trained.
         cluster: The workers.
         say: Shows a text.
@@ -39,9 +41,19 @@ def write_all(model, config: Config, data, found, strategy, cluster: Cluster | N
     # Beside the model, so that it can be renamed into its place.
     beside = None if target is None else target.parent
     with tempfile.TemporaryDirectory(prefix=".part-", dir=beside) as folder:
-        part = Path(folder) / "model.keras"
+        part = saved = Path(folder) / "model.keras"
         if config.model is not None or config.export:
             model.save(part)
+
+        def place():
+            nonlocal saved
+            if target is not None:
+                os.replace(part, target)
+                saved = target
+                say(str(target))
+
+        on_first_worker(strategy, cluster, place)
+        found = None if measure is None else measure()
 
         def write():
             if found is not None:
@@ -49,11 +61,6 @@ def write_all(model, config: Config, data, found, strategy, cluster: Cluster | N
                 if config.results is not None:
                     write_together({Path(config.results): results.as_json(found)})
                     say(config.results)
-            saved = part
-            if target is not None:  # before the export, which may refuse
-                os.replace(part, target)
-                saved = target
-                say(str(target))
             if config.export:
                 _export(keras.saving.load_model(saved, compile=False), config, data, say)
 

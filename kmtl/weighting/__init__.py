@@ -33,6 +33,7 @@ from kmtl.weighting.pbi import PBI as PBI
 from kmtl.weighting.pcgrad import PCGrad as PCGrad
 from kmtl.weighting.random_loss_weighting import RandomLossWeighting as RandomLossWeighting
 from kmtl.weighting.scale_invariant import ScaleInvariant as ScaleInvariant
+from kmtl.weighting.scheduled_weights import ScheduledWeights as ScheduledWeights
 from kmtl.weighting.sdm_grad import SDMGrad as SDMGrad
 from kmtl.weighting.smooth_tchebycheff import SmoothTchebycheff as SmoothTchebycheff
 from kmtl.weighting.static_weights import StaticWeights as StaticWeights
@@ -47,8 +48,10 @@ _CLASSES = [
     for value in list(globals().values())
     if inspect.isclass(value) and issubclass(value, TaskWeighting) and value not in _BASES
 ]
-# "nashmtl", "nash_mtl", "Nash-MTL" and "NashMTL" all mean NashMTL. `StaticWeights` needs numbers.
-NAMES = {cls.__name__.lower(): cls for cls in _CLASSES if cls is not StaticWeights} | {
+# Rules with no arguments that they could go without have a name to stand for them: "nashmtl",
+# "nash_mtl", "Nash-MTL" and "NashMTL" all mean NashMTL.
+_NAMED = [cls for cls in _CLASSES if cls not in (ScheduledWeights, StaticWeights)]
+NAMES = {cls.__name__.lower(): cls for cls in _NAMED} | {
     "dwa": DynamicWeightAverage,
     "gls": GeometricLoss,
     "rlw": RandomLossWeighting,

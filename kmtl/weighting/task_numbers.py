@@ -6,6 +6,7 @@ from collections.abc import Mapping
 _RULES = {
     "finite": math.isfinite,
     "at least 0": lambda x: math.isfinite(x) and x >= 0.0,
+    "at least 0, or to schedules": lambda x: math.isfinite(x) and x >= 0.0,
     "above 0": lambda x: math.isfinite(x) and x > 0.0,
     "between 0 and 1": lambda x: 0.0 <= x <= 1.0,
     "at least 0 and below 1": lambda x: 0.0 <= x < 1.0,

@@ -87,6 +87,7 @@ def test_examples_are_valid(name, monkeypatch):
         (["none.yaml"], 1, "CONFIG.yaml must be an existing file. Received: none.yaml"),
         (["config.yaml", "--set=training.epoch=2"], 1, "the nearest is epochs"),
         (["config.yaml", "--set=data.test.both.path=no.npz"], 1, "`data.test.both.path` must name"),
+        (["config.yaml", "--set=network.heads.sum.units=3"], 1, "`training.losses.sum` must fit"),
     ],
 )  # fmt: skip
 def test_errors(folder, capsys, arguments, code, message):
@@ -94,6 +95,14 @@ def test_errors(folder, capsys, arguments, code, message):
     told = capsys.readouterr().err
     assert told.startswith("kmtl: ") and message in told
     assert "Traceback" not in told
+
+
+def test_a_loss_that_is_not_finite_is_one_line(folder, capsys):
+    more = ["--set=training.optimizer={class: SGD, learning_rate: 1e30}", "--set=training.epochs=1"]
+    assert main(["train", "config.yaml", *more]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("kmtl: Training needs finite losses") and "Traceback" not in told
+    assert not Path("out/model.keras").exists()
 
 
 def test_bad_tf_config(folder, capsys, monkeypatch):

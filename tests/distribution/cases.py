@@ -21,6 +21,9 @@ BATCH = 20  # the last batch has 4 rows
 # What a rule cannot do without.
 ARGUMENTS = {
     "Krum": {"num_byzantine": 0},
+    "ScheduledWeights": {
+        "task_weights": {"seg": keras.optimizers.schedules.ExponentialDecay(2.0, 3, 0.5)}
+    },
     "StaticWeights": {"task_weights": {"seg": 2.0}},
     "TrimmedMean": {"trim_number": 0},
 }

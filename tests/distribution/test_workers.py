@@ -20,7 +20,8 @@ CASES = [
     {"network": "HardSharing", "weighting": "MGDA", "accumulate": 2},
     {"network": "HardSharing", "accumulate": 2, "policy": "mixed_bfloat16"},
 ]
-RULES = sorted({"StaticWeights"} | {rule.__name__ for rule in kmtl.weighting.NAMES.values()})
+NAMED = {rule.__name__ for rule in kmtl.weighting.NAMES.values()}
+RULES = sorted({"ScheduledWeights", "StaticWeights"} | NAMED)
 
 
 def train_on_two(chosen, folder, seconds):

@@ -14,11 +14,19 @@ pytestmark = pytest.mark.nightly
 # What a rule cannot do without.
 ARGUMENTS = {
     "Krum": {"num_byzantine": 0},
+    "ScheduledWeights": {
+        "task_weights": {"left": keras.optimizers.schedules.ExponentialDecay(2.0, 3, 0.5)}
+    },
     "StaticWeights": {"task_weights": {"left": 2.0}},
     "TrimmedMean": {"trim_number": 0},
 }
 RULES = sorted(
-    {kmtl.weighting.StaticWeights, *kmtl.weighting.NAMES.values()}, key=lambda cls: cls.__name__
+    {
+        kmtl.weighting.ScheduledWeights,
+        kmtl.weighting.StaticWeights,
+        *kmtl.weighting.NAMES.values(),
+    },
+    key=lambda cls: cls.__name__,
 )
 
 

@@ -61,7 +61,8 @@ def test_one_step_compiled_by_xla_equals_one_without(name):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
 
 
-RULES = sorted({"StaticWeights"} | {rule.__name__ for rule in kmtl.weighting.NAMES.values()})
+NAMED = {rule.__name__ for rule in kmtl.weighting.NAMES.values()}
+RULES = sorted({"ScheduledWeights", "StaticWeights"} | NAMED)
 
 
 @pytest.mark.nightly

@@ -72,7 +72,10 @@ def test_valid():
         ("training.metrics.dpeth=mae", "`training.metrics` must name tasks of `network.heads`"),
         ("training.optimizer=3", "`training.optimizer` must be a name, or a mapping of `class`"),
         ("training.weighting={name: x}", "`training.weighting` must be a name, or a mapping"),
-        ("training.jit_compile=maybe", "`training.jit_compile` must be one of auto, True, False"),
+        ("training.jit_compile=maybe", "`training.jit_compile` must be one of auto, True, False. "
+         "Received: 'maybe'"),
+        ("data.train.a.format=hdf5", "one of npz, csv, parquet, tfrecord, python. Received: hdf5"),
+        ("data.train.a.tasks={depth: {missing: none}}", "missing` must be a number. Received: 'no"),
         ("training.strategy=mirored", "the nearest is mirrored. Received: 'mirored'"),
         ("training.backup={folder: b, every: 0}", "`training.backup.every` must be"),
         ("training.backup={every: 3}", "`training.backup.folder` must be given"),
@@ -133,6 +136,17 @@ def test_text_that_is_no_configuration(text, message):
 def test_numbers_as_people_write_them(text, value):
     config = parse([f"training.optimizer={{class: Adam, learning_rate: {text}}}"])
     assert config.training.optimizer["learning_rate"] == value
+
+
+@pytest.mark.parametrize("text", [".nan", "nan", "NaN"])
+def test_not_a_number_as_people_write_it(text):
+    config = parse([f"data.train.a.tasks={{depth: {{missing: {text}}}, seg: {{}}}}"])
+    missing = config.data.train["a"].tasks["depth"].missing
+    assert missing != missing
+
+
+def test_a_loss_may_be_null():
+    assert parse(["training.losses.seg=null"]).training.losses == {"depth": "mse", "seg": None}
 
 
 def test_a_file_must_be_there(tmp_path):

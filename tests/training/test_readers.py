@@ -12,6 +12,7 @@ import tensorflow as tf
 from pydantic import TypeAdapter
 
 from kmtl.training.readers import read
+from kmtl.training.readers.tfrecord import check_count
 from kmtl.training.schema_data import Source
 
 SOURCE = TypeAdapter(Source)
@@ -62,6 +63,7 @@ def test_absent_labels(tmp_path, values, task, expected, dtype):
     ("values", "task", "message"),
     [
         ([-1, 9], {"missing": 9.0}, "must be float32 where -1 is a label"),
+        ([-1, 1], {"dtype": "int32"}, "t.missing` must be -1 where -1 marks .* 1 labels -1"),
         ([0.5, 1.0], {"dtype": "int32"}, "must be float32 where labels are no integers"),
         (["a", "b"], {}, "must hold numbers. Received: type <U1"),
     ],
@@ -99,18 +101,25 @@ def test_tables(tmp_path, kind):
     ("source", "message"),
     [
         ({"inputs": ["p", "qq"]}, "the nearest is q. Received: qq"),
-        ({"inputs": ["text"]}, "Received: 'a' in column 'text'"),
+        ({"inputs": ["text"]}, "a.inputs.features` must name columns of numbers. Received: 'a' in"),
+        ({"tasks": ["text"]}, "`data.train.a.tasks.text` must name columns of numbers"),
+        ({"path": "no_rows.csv"}, "`data.train.a.path` must name files with examples. Received: "),
         ({"inputs": ["q"]}, "`data.train.a.inputs.features` must have a number in every row"),
-        ({"inputs": ["p"], "tasks": ["zz"]}, "not even one like zz"),
+        (
+            {"inputs": ["p"], "tasks": ["zz"]},
+            "what its files hold, p, q, text. Received: zz",
+        ),
         ({"inputs": ["p"], "path": "none.csv"}, "`data.train.a.path` must name existing files"),
         ({"inputs": ["p"], "format": "parquet"}, "must name whole parquet files"),
     ],
 )
-def test_bad_tables(tmp_path, source, message):
+def test_bad_tables(tmp_path, monkeypatch, source, message):
     path = tmp_path / "a.csv"
     path.write_text("p,q,text\n1,,a\n2,3,b\n")
+    (tmp_path / "no_rows.csv").write_text("p,q,text\n")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises((ValueError, OSError), match=message):
-        read_as(**{"format": "csv", "path": str(path), "tasks": ["p"], **source})
+        read_as(**{"format": "csv", "path": str(path), "inputs": ["p"], "tasks": ["p"], **source})
 
 
 @pytest.mark.parametrize("arrays", [{"x": [1, 2], "t": [1]}, {"x": 3, "t": 4}])
@@ -123,6 +132,12 @@ def test_npz_of_unequal_lengths(tmp_path, arrays):
 def test_broken_npz(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"PK\3\4 no more")
     with pytest.raises(ValueError, match="`data.train.a.path` must name .npz files"):
+        read_as(format="npz", path=f"{tmp_path}/a.npz", inputs=["x"], tasks=["t"])
+
+
+def test_npz_of_objects(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.array([{}, []], object), t=[0, 1])
+    with pytest.raises(ValueError, match="`data.train.a.path` must name .npz files of numbers"):
         read_as(format="npz", path=f"{tmp_path}/a.npz", inputs=["x"], tasks=["t"])
 
 
@@ -176,8 +191,9 @@ def test_records(tmp_path):
 )  # fmt: skip
 def test_bad_records(tmp_path, change, message):
     write_records(tmp_path / "a.tfrecord", range(2))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         read_as(**{**RECORDS, "path": f"{tmp_path}/a.tfrecord", **change})
+    assert "{{" not in str(error.value)
 
 
 def test_damaged_records(tmp_path):
@@ -186,6 +202,26 @@ def test_damaged_records(tmp_path):
     (tmp_path / "a.tfrecord").write_bytes(content[:-20])
     with pytest.raises(ValueError, match="whole TFRecord files"):
         read_as(**RECORDS, path=f"{tmp_path}/a.tfrecord")
+
+
+@pytest.mark.parametrize("more", [3, 8, 11])
+def test_records_that_end_early(tmp_path, more):
+    """Within the length of a record, TensorFlow takes it for the end of the file."""
+    write_records(tmp_path / "a.tfrecord", range(3))
+    write_records(tmp_path / "b.tfrecord", range(4))
+    whole = (tmp_path / "a.tfrecord").read_bytes()
+    (tmp_path / "a.tfrecord").write_bytes(whole + whole[:more])
+    with pytest.raises(ValueError, match="a.path` must name whole TFRecord files. .*/a.tf"):
+        read_as(**RECORDS, path=f"{tmp_path}/*.tfrecord")
+
+
+@pytest.mark.parametrize("examples", [2, 9])
+def test_a_wrong_number_of_records(tmp_path, examples):
+    write_records(tmp_path / "a.tfrecord", range(4))
+    source = {**RECORDS, "path": f"{tmp_path}/a.tfrecord"}
+    check_count(SOURCE.validate_python({**source, "examples": 4}), "data.train.a")
+    with pytest.raises(ValueError, match="a.examples` must be .* 4. Received: "):
+        check_count(SOURCE.validate_python({**source, "examples": examples}), "data.train.a")
 
 
 MODULE = """

@@ -53,5 +53,5 @@ def test_configurations_for_a_tpu_are_valid():
 
 
 def test_a_machine_without_tpus_says_so():
-    with pytest.raises(ValueError, match="another on a machine without TPUs. Received: tpu"):
+    with pytest.raises(ValueError, match="without TPUs. Received: tpu [(][^.{]*[)]$"):
         make_strategy(Training(**TRAINING, strategy="tpu"), None)

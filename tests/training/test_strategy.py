@@ -43,6 +43,8 @@ def test_cluster():
         (tf_config(kind="evaluator"), "a `task` of type worker"),
         (tf_config(chief=["c:1"]), "a `cluster` of workers only"),
         (tf_config(workers=[]), "a `cluster` of workers only"),
+        (tf_config(workers=["a:1", "b"]), "an address like host:2222. Received: b"),
+        (tf_config(workers=["a:1", 7]), "an address like host:2222. Received: 7"),
         (tf_config(workers=["a:1", "a:1"]), "list each worker once"),
     ],
 )

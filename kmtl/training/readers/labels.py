@@ -50,7 +50,13 @@ def _standard(values, task, key):
         dtype = np.dtype("int64")  # which has room for a mark
     mark = absent(dtype)
     may_be_absent = task.missing is not None or task.dtype == "int32"
-    if may_be_absent and np.issubdtype(dtype, np.integer) and (values[~gone] == mark).any():
+    marked = int((values[~gone] == mark).sum()) if may_be_absent else 0
+    if marked and np.issubdtype(dtype, np.integer):
+        if task.missing is None:
+            raise ValueError(
+                f"`{key}.missing` must be {mark} where {mark} marks absent labels, and "
+                f"`{key}.dtype` float32 where it is a label. Received: {marked} labels {mark}"
+            )
         raise ValueError(
             f"`{key}.dtype` must be float32 where {mark} is a label and others may be absent. "
             f"Received: {dtype}"

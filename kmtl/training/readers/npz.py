@@ -9,6 +9,9 @@ from kmtl.training.complaints import nearest
 from kmtl.training.readers.files import files_of
 from kmtl.training.readers.labels import standard_labels
 
+# ValueError of arrays of objects, which would have to be unpickled.
+_UNREADABLE = (EOFError, TypeError, AttributeError, OSError, ValueError, zipfile.BadZipFile)
+
 
 def read(source, where: str, split: str):
     """The arrays of all files, one after the other."""
@@ -25,13 +28,14 @@ def read(source, where: str, split: str):
 def _arrays(path, wanted: Collection[str], where):
     try:
         with np.load(path, allow_pickle=False) as file:
-            check_present(wanted, list(file), where, path)
-            arrays = {key: file[key] for key in wanted}
-    except (EOFError, TypeError, AttributeError, OSError, zipfile.BadZipFile) as error:
+            names = list(file)
+            arrays = {key: file[key] for key in wanted if key in names}
+    except _UNREADABLE as error:
         raise ValueError(
-            f"`{where}.path` must name .npz files, as `numpy.savez` writes. Received: {path} "
-            f"({error})"
+            f"`{where}.path` must name .npz files of numbers, as `numpy.savez` writes. "
+            f"Received: {path} ({error})"
         ) from error
+    check_present(wanted, names, where, path)
     lengths = {key: len(array) if array.ndim else 0 for key, array in arrays.items()}
     if len(set(lengths.values())) > 1 or not all(array.ndim for array in arrays.values()):
         raise ValueError(
@@ -45,8 +49,8 @@ def check_present(wanted: Collection[str], held: Collection[str], where: str, pa
     """Raises ValueError, with the nearest name, for what a file does not hold."""
     for name in sorted(set(wanted) - set(held)):
         likely = nearest(name, held)
-        hint = f", not even one like {name}" if likely is None else f"; the nearest is {likely}"
+        hint = "" if likely is None else f"; the nearest is {likely}"
         raise ValueError(
-            f"`{where}` must name what is in its files{hint}. Received: {name}, and {path} with "
-            f"{', '.join(sorted(held)[:20])}"
+            f"`{where}` must name what its files hold, {', '.join(sorted(held)[:20])}{hint}. "
+            f"Received: {name}, for {path}"
         )

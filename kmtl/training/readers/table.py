@@ -17,11 +17,15 @@ def read(source, where: str, split: str):
     wanted = list(dict.fromkeys(wanted))
     parts = [_frame(path, wanted, source.format, where) for path in files_of(source.path, where)]
     frame = pd.concat(parts, ignore_index=True)
+    if frame.empty:
+        raise ValueError(
+            f"`{where}.path` must name files with examples. Received: {source.path}, without a row"
+        )
     x = {
-        name: np.stack([_numbers(frame[c], c, f"{where}.inputs.{name}") for c in columns], axis=1)
+        name: np.stack([_inputs(frame[c], f"{where}.inputs.{name}") for c in columns], axis=1)
         for name, columns in source.inputs.items()
     }
-    labels = {name: _numbers(frame[c], c, None) for name, c in task_columns.items()}
+    labels = {name: _labels(frame[c], f"{where}.tasks.{name}") for name, c in task_columns.items()}
     return x, standard_labels(labels, source.tasks, where)
 
 
@@ -48,19 +52,28 @@ def _frame(path, wanted, kind, where):
         ) from error
 
 
-def _numbers(column, name, inputs):
-    """A column as NumPy has it; that of an input must have a number in every row."""
+def _labels(column, key):
+    """A column as NumPy has it, NaN where cells are empty."""
+    _check_numbers(column, key)
+    return column.to_numpy("float64", na_value=np.nan) if column.isna().any() else column.to_numpy()
+
+
+def _inputs(column, key):
+    """A column that must have a number in every row."""
+    _check_numbers(column, key)
+    if blanks := int(column.isna().sum()):
+        raise ValueError(
+            f"`{key}` must have a number in every row. Received: {blanks} empty cells in "
+            f"column {column.name!r}"
+        )
+    return column.to_numpy("float32")
+
+
+def _check_numbers(column, key):
     from pandas.api import types
 
     if not (types.is_numeric_dtype(column) or types.is_bool_dtype(column)):
         example = next((v for v in column if isinstance(v, str)), column.dtype)
-        raise ValueError(f"Columns must hold numbers. Received: {example!r} in column {name!r}")
-    blanks = int(column.isna().sum())
-    if inputs is None:
-        return column.to_numpy("float64", na_value=np.nan) if blanks else column.to_numpy()
-    if blanks:
         raise ValueError(
-            f"`{inputs}` must have a number in every row. Received: {blanks} empty cells in "
-            f"column {name!r}"
+            f"`{key}` must name columns of numbers. Received: {example!r} in column {column.name!r}"
         )
-    return column.to_numpy("float32")
