@@ -48,7 +48,7 @@ def main(values: flags.FlagValues, path: str | None = None) -> None:
     from kmtl.export.reporting.figures import check_packages
 
     check_packages("`kmtl train`", "train", PACKAGES)
-    from kmtl.training.config import read_config
+    from kmtl.training.configuration.config import read_config
     from kmtl.training.run import check, train
 
     config = read_config(path, values.set)

@@ -1,6 +1,6 @@
 """Training from a configuration file: `kmtl train CONFIG.yaml`, on one machine or many.
 
-Needs the extra "train"; `kmtl.training.config` reads the file, `kmtl.training.run` trains.
+Needs the extra "train"; `configuration.config` reads the file, `run` trains.
 """
 
 __all__ = []

@@ -10,17 +10,17 @@ import tensorflow as tf
 
 from kmtl.callbacks import BackupAndResume
 from kmtl.training import results
-from kmtl.training.early_stopping import ResumableEarlyStopping
-from kmtl.training.epoch_logs import EpochLogs
-from kmtl.training.explaining import explaining
-from kmtl.training.finite import check_measured, check_weights
-from kmtl.training.monitoring import stopping_arguments
-from kmtl.training.places import make_folders
-from kmtl.training.preparing import check_first, precision, prepare
-from kmtl.training.schema import Config
-from kmtl.training.seeds import note_seed
-from kmtl.training.strategy import make_strategy
-from kmtl.training.workers import in_one_line, read_cluster
+from kmtl.training.building.early_stopping import ResumableEarlyStopping
+from kmtl.training.building.epoch_logs import EpochLogs
+from kmtl.training.building.strategy import make_strategy
+from kmtl.training.building.workers import in_one_line, read_cluster
+from kmtl.training.checking.explaining import explaining
+from kmtl.training.checking.finite import check_measured, check_weights
+from kmtl.training.checking.monitoring import stopping_arguments
+from kmtl.training.checking.places import make_folders
+from kmtl.training.checking.preparing import check_first, precision, prepare
+from kmtl.training.checking.seeds import note_seed
+from kmtl.training.configuration.schema import Config
 from kmtl.training.writing import write_all
 
 BAR, LINES, SILENT = 1, 2, 0  # of `fit`

@@ -10,8 +10,8 @@ import keras
 from kmtl.export import export_litert
 from kmtl.export.files import write_together
 from kmtl.training import results
-from kmtl.training.schema import Config
-from kmtl.training.workers import Cluster, on_first_worker
+from kmtl.training.building.workers import Cluster, on_first_worker
+from kmtl.training.configuration.schema import Config
 
 
 def write_all(
@@ -30,7 +30,7 @@ def write_all(
     Args:
         model: The trained model.
         config: The configuration.
-        data: What `kmtl.training.data.load` returned.
+        data: What `kmtl.training.loading.data.load` returned.
         measure: Returns what `kmtl.training.results.by_task` does, or None; all call it.
         strategy: Where the model was trained.
         cluster: The workers.

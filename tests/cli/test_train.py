@@ -16,7 +16,7 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("the command is for the TensorFlow backend", allow_module_level=True)
 
 from kmtl.cli.main import main
-from kmtl.training.config import parse_config
+from kmtl.training.configuration.config import parse_config
 from kmtl.training.run import check
 from tests.distribution.processes import free_ports, started, tail, wait_for_all
 from tests.training.configs import write_config

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kmtl.training.config import read_config
+from kmtl.training.configuration.config import read_config
 from tests.training.configs import write_config
 
 

@@ -8,8 +8,8 @@ if keras.backend.backend() != "tensorflow":
 
 import tensorflow as tf
 
+from kmtl.training.building.workers import Cluster, in_one_line
 from kmtl.training.causes import cause
-from kmtl.training.workers import Cluster, in_one_line
 
 GRAPH = """Graph execution error:
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import yaml
 
-from kmtl.training.config import parse_config, read_config
+from kmtl.training.configuration.config import parse_config, read_config
 
 VALID = {
     "data": {

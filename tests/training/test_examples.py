@@ -7,7 +7,7 @@ import pytest
 if keras.backend.backend() != "tensorflow":
     pytest.skip("kmtl.training is for the TensorFlow backend", allow_module_level=True)
 
-from kmtl.training.examples import Limits, check_examples
+from kmtl.training.loading.examples import Limits, check_examples
 from kmtl.training.results import by_task
 
 NAN = float("nan")

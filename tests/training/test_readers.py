@@ -11,9 +11,9 @@ if keras.backend.backend() != "tensorflow":
 import tensorflow as tf
 from pydantic import TypeAdapter
 
+from kmtl.training.configuration.schema_data import Source
 from kmtl.training.readers import read
 from kmtl.training.readers.tfrecord import check_count
-from kmtl.training.schema_data import Source
 
 SOURCE = TypeAdapter(Source)
 NAN = float("nan")

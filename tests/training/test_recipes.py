@@ -11,9 +11,9 @@ import yaml
 if keras.backend.backend() != "tensorflow":
     pytest.skip("kmtl.training is for the TensorFlow backend", allow_module_level=True)
 
-from kmtl.training.schema import Training
-from kmtl.training.strategy import make_strategy
-from kmtl.training.workers import Cluster, read_cluster
+from kmtl.training.building.strategy import make_strategy
+from kmtl.training.building.workers import Cluster, read_cluster
+from kmtl.training.configuration.schema import Training
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TRAINING = {"losses": {"a": "mse"}, "epochs": 1}

@@ -14,8 +14,8 @@ if keras.backend.backend() != "tensorflow":
 
 import yaml
 
-from kmtl.training import schema, schema_data, schema_values
-from kmtl.training.config import parse_config
+from kmtl.training.configuration import schema, schema_data, schema_values
+from kmtl.training.configuration.config import parse_config
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "train.md"
 PARTS = {

@@ -11,14 +11,14 @@ if keras.backend.backend() != "tensorflow":
 
 import tensorflow as tf
 
-from kmtl.training.data import load
-from kmtl.training.examples import Limits
-from kmtl.training.explaining import explaining
-from kmtl.training.finite import check_measured, check_weights
-from kmtl.training.monitoring import stopping_arguments
-from kmtl.training.preparing import check_first, prepare
+from kmtl.training.checking.explaining import explaining
+from kmtl.training.checking.finite import check_measured, check_weights
+from kmtl.training.checking.monitoring import stopping_arguments
+from kmtl.training.checking.preparing import check_first, prepare
+from kmtl.training.checking.seeds import check_seed, note_seed
+from kmtl.training.loading.data import load
+from kmtl.training.loading.examples import Limits
 from kmtl.training.run import check
-from kmtl.training.seeds import check_seed, note_seed
 
 
 def refused(config):

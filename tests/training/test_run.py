@@ -11,10 +11,11 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("kmtl.training is for the TensorFlow backend", allow_module_level=True)
 
 import kmtl.export
-from kmtl.training import run, strategy
-from kmtl.training.data import load
-from kmtl.training.early_stopping import ResumableEarlyStopping
-from kmtl.training.network import build
+from kmtl.training import run
+from kmtl.training.building import strategy
+from kmtl.training.building.early_stopping import ResumableEarlyStopping
+from kmtl.training.building.network import build
+from kmtl.training.loading.data import load
 from kmtl.training.run import check, train
 
 

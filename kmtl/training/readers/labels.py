@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from kmtl.training.schema_data import Task
+from kmtl.training.configuration.schema_data import Task
 
 _ABSENT_INTEGER = -1
 

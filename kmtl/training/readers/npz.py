@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from kmtl.training.complaints import nearest
+from kmtl.training.configuration.complaints import nearest
 from kmtl.training.readers.files import files_of
 from kmtl.training.readers.labels import standard_labels
 

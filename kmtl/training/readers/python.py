@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from kmtl.training.entry_points import call
+from kmtl.training.configuration.entry_points import call
 from kmtl.training.readers.labels import standard_label_tensor, standard_labels
 from kmtl.training.readers.npz import check_present
 

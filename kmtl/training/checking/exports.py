@@ -7,9 +7,9 @@ from kmtl.export.edgetpu.target import check_request
 from kmtl.export.litert.arguments import checked_labels, checked_quantization
 from kmtl.export.quantization.recipes import OVERRIDES, QUANTIZATIONS
 from kmtl.models import MultiTaskModel
-from kmtl.training.complaints import nearest
-from kmtl.training.consistency import check_names
-from kmtl.training.schema import Config
+from kmtl.training.configuration.complaints import nearest
+from kmtl.training.configuration.consistency import check_names
+from kmtl.training.configuration.schema import Config
 
 
 def check_exports(config: Config) -> None:

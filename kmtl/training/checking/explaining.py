@@ -6,10 +6,10 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from kmtl.training.causes import cause, is_of_peers
-from kmtl.training.data import Loaded
-from kmtl.training.examples import Limits, check_examples
+from kmtl.training.configuration.schema import Config
+from kmtl.training.loading.data import Loaded
+from kmtl.training.loading.examples import Limits, check_examples
 from kmtl.training.readers import tfrecord
-from kmtl.training.schema import Config
 
 _ROWS = 256
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from kmtl.training.schema import Training
+from kmtl.training.configuration.schema import Training
 
 _FILE = "seed.json"
 

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from kmtl.export.files import check_replaceable
-from kmtl.training.schema import Config
+from kmtl.training.configuration.schema import Config
 
 
 def check_places(config: Config) -> None:

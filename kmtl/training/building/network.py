@@ -6,10 +6,10 @@ from kmtl import layers as kmtl_layers
 from kmtl import models
 from kmtl.models import MultiTaskModel
 from kmtl.models.graph import Cloner, run
-from kmtl.training.data import Loaded
-from kmtl.training.entry_points import call
-from kmtl.training.objects import make
-from kmtl.training.schema import Config, Head
+from kmtl.training.configuration.entry_points import call
+from kmtl.training.configuration.objects import make
+from kmtl.training.configuration.schema import Config, Head
+from kmtl.training.loading.data import Loaded
 
 _KINDS = {
     "hard_sharing": models.HardSharing,

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from kmtl.training.complaints import nearest
-from kmtl.training.schema import Config, LayeredNetwork
+from kmtl.training.configuration.complaints import nearest
+from kmtl.training.configuration.schema import Config, LayeredNetwork
 
 
 def check_together(config: Config) -> None:

@@ -6,16 +6,16 @@ import dataclasses
 import keras
 
 from kmtl.models import MultiTaskModel
-from kmtl.training.compiling import compile_model
-from kmtl.training.data import Loaded, check_files, load
-from kmtl.training.examples import Limits
-from kmtl.training.exports import check_exports, check_exports_of
-from kmtl.training.monitoring import stopping_arguments
-from kmtl.training.network import build
-from kmtl.training.places import check_places
-from kmtl.training.rehearsal import check_arrays, limits_of, rehearse
-from kmtl.training.schema import Config
-from kmtl.training.seeds import check_seed
+from kmtl.training.building.compiling import compile_model
+from kmtl.training.building.network import build
+from kmtl.training.checking.exports import check_exports, check_exports_of
+from kmtl.training.checking.monitoring import stopping_arguments
+from kmtl.training.checking.places import check_places
+from kmtl.training.checking.rehearsal import check_arrays, limits_of, rehearse
+from kmtl.training.checking.seeds import check_seed
+from kmtl.training.configuration.schema import Config
+from kmtl.training.loading.data import Loaded, check_files, load
+from kmtl.training.loading.examples import Limits
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,11 +9,11 @@ from kmtl.losses.task_losses import FunctionLoss, TaskLosses, resolve_loss
 from kmtl.metrics.task_metrics import TaskMetrics
 from kmtl.models import MultiTaskModel
 from kmtl.ops.labels import label_form
+from kmtl.training.building.compiling import losses_of, metrics_of
 from kmtl.training.causes import cause
-from kmtl.training.compiling import losses_of, metrics_of
-from kmtl.training.data import Loaded, bare
-from kmtl.training.examples import Limits, check_examples
-from kmtl.training.schema import Training
+from kmtl.training.configuration.schema import Training
+from kmtl.training.loading.data import Loaded, bare
+from kmtl.training.loading.examples import Limits, check_examples
 
 ROWS = 32  # as few as tell the shapes
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel
 
-from kmtl.training.schema import Config
+from kmtl.training.configuration.schema import Config
 
 LONGEST = 80
 

@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
+from kmtl.training.building.workers import Cluster
 from kmtl.training.causes import cause
-from kmtl.training.schema import Training
-from kmtl.training.workers import Cluster
+from kmtl.training.configuration.schema import Training
 
 
 def make_strategy(training: Training, cluster: Cluster | None) -> tf.distribute.Strategy:

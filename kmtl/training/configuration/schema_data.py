@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from kmtl.training.schema_values import (
+from kmtl.training.configuration.schema_values import (
     AtLeast0,
     AtLeast1,
     EntryPoint,

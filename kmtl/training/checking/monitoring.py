@@ -1,9 +1,9 @@
 """What early stopping looks at."""
 
 from kmtl.models import MultiTaskModel
-from kmtl.training.complaints import nearest
-from kmtl.training.data import Loaded
-from kmtl.training.schema import Training
+from kmtl.training.configuration.complaints import nearest
+from kmtl.training.configuration.schema import Training
+from kmtl.training.loading.data import Loaded
 
 
 def stopping_arguments(model: MultiTaskModel, training: Training, data: Loaded) -> dict:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pydantic
 import yaml
 
-from kmtl.training.complaints import complaint
-from kmtl.training.consistency import check_together
-from kmtl.training.schema import Config
+from kmtl.training.configuration.complaints import complaint
+from kmtl.training.configuration.consistency import check_together
+from kmtl.training.configuration.schema import Config
 
 
 def read_config(path: str | Path, settings: Sequence[str] = ()) -> Config:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from kmtl.training.causes import cause, is_of_peers
-from kmtl.training.schema import Training
+from kmtl.training.configuration.schema import Training
 
 _ADDRESS = re.compile(r".+:\d{1,5}")
 

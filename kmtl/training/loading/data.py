@@ -10,12 +10,12 @@ from kmtl.data import TaskMixture
 from kmtl.data.layout import Layout
 from kmtl.data.reading import read_sources
 from kmtl.training import readers
-from kmtl.training.consistency import check_names
-from kmtl.training.held_out import batches, unlabelled
+from kmtl.training.configuration.consistency import check_names
+from kmtl.training.configuration.schema import Config
+from kmtl.training.configuration.schema_data import Data
+from kmtl.training.loading.held_out import batches, unlabelled
 from kmtl.training.readers.files import files_of
 from kmtl.training.readers.labels import absent
-from kmtl.training.schema import Config
-from kmtl.training.schema_data import Data
 
 SPLITS = ("train", "validation", "test")
 

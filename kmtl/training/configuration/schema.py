@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from kmtl.training.schema_data import Data
-from kmtl.training.schema_values import (
+from kmtl.training.configuration.schema_data import Data
+from kmtl.training.configuration.schema_values import (
     AtLeast0,
     AtLeast1,
     EntryPoint,

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from kmtl.data.layout import Layout
-from kmtl.training.examples import present
+from kmtl.training.loading.examples import present
 
 _READ_TOGETHER = 64  # examples that are completed at a time
 

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import keras
 
-from kmtl.training.complaints import nearest, shown
+from kmtl.training.configuration.complaints import nearest, shown
 
 # What an argument may be: {class: ...} within {class: ...}.
 _NESTED = (

@@ -11,11 +11,11 @@ from kmtl import weighting
 from kmtl.losses.task_losses import resolve_loss
 from kmtl.metrics.task_metrics import resolve_metric
 from kmtl.models import MultiTaskModel
-from kmtl.training.complaints import nearest
-from kmtl.training.consistency import check_names
-from kmtl.training.data import Loaded
-from kmtl.training.objects import make, without_received
-from kmtl.training.schema import Training
+from kmtl.training.configuration.complaints import nearest
+from kmtl.training.configuration.consistency import check_names
+from kmtl.training.configuration.objects import make, without_received
+from kmtl.training.configuration.schema import Training
+from kmtl.training.loading.data import Loaded
 
 
 def compile_model(model: MultiTaskModel, training: Training, data: Loaded) -> None:

@@ -1,0 +1,3 @@
+"""From sources to what `fit` and `evaluate` are given."""
+
+__all__: list[str] = []
