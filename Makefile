@@ -22,18 +22,27 @@ help:  ## Say what each target does
 demo: $(INSTALLED)  ## Train, fold, quantise and check a two-task network; report in runs/demo
 	$(BIN)/kmtl demo --output=runs/demo
 
-# Both at once, as each keeps about one core busy. The run on JAX is shown when it is complete, so
-# that what is printed last is pytest's own summary.
+# Two processes, as each keeps about one core busy: one of them runs what needs JAX, and then what
+# starts many processes of its own. It is shown when it is complete, so that what is printed last is
+# pytest's own summary.
+BESIDE := tests/cli tests/demo tests/export tests/test_notebooks.py tests/training
 test: $(INSTALLED)  ## Run the tests, on the JAX backend and on the TensorFlow backend
-	@jax=$$(mktemp); status=0; \
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests -m "both_backends and not nightly" \
-		> $$jax 2>&1 & pid=$$!; \
-	trap 'kill $$pid 2> /dev/null; rm -f $$jax' EXIT; \
-	echo "== all tests, on TensorFlow =="; \
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests -m "not nightly" || status=$$?; \
+	@beside=$$(mktemp); status=0; \
+	{ \
+		failed=0; \
+		echo "== command, export and notebooks, on TensorFlow =="; \
+		KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(BESIDE) -m "not nightly" || failed=$$?; \
+		echo "== tests that run on both backends, on JAX =="; \
+		KERAS_BACKEND=jax $(BIN)/python -m pytest tests -m "both_backends and not nightly" \
+			|| failed=$$?; \
+		exit $$failed; \
+	} > $$beside 2>&1 & pid=$$!; \
+	trap 'kill $$pid 2> /dev/null; rm -f $$beside' EXIT; \
+	echo "== all other tests, on TensorFlow =="; \
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests -m "not nightly" \
+		$(BESIDE:%=--ignore=%) || status=$$?; \
 	wait $$pid || status=$$?; \
-	echo "== tests that run on both backends, on JAX =="; \
-	cat $$jax; \
+	cat $$beside; \
 	exit $$status
 
 nightly: $(INSTALLED)  ## Run the proofs that take too long for every change (some: ONLY=pattern)

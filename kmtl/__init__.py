@@ -13,6 +13,7 @@ from kmtl.version import __version__ as __version__
 _SCRIPT = Path((getattr(sys, "argv", None) or [""])[0]).stem
 if _SCRIPT != "kmtl" and "kmtl.cli.main" not in sys.orig_argv:
     from kmtl import analysis as analysis
+    from kmtl import auxiliary as auxiliary
     from kmtl import callbacks as callbacks
     from kmtl import data as data
     from kmtl import datasets as datasets
@@ -29,6 +30,7 @@ __all__ = [
     "MultiTaskModel",
     "__version__",
     "analysis",
+    "auxiliary",
     "callbacks",
     "data",
     "datasets",

@@ -192,6 +192,34 @@ LAYERS = [
         (8, 8, 4),
         [(6, 6, 5)] * 3,
     ),
+    (L.NDDR, {}, [(6,), (6,)], [(6,), (6,)]),
+    (
+        L.NDDR,
+        {"same_init": 0.8, "different_init": 0.05, "activation": "tanh"},
+        [(4, 4, 3)] * 3,
+        [(4, 4, 3)] * 3,
+    ),
+    (L.NDDR, {"activation": None, "batch_norm": False}, [(5, 4)] * 2, [(5, 4)] * 2),
+    (L.AttentionGate, {}, [(4, 4, 3), (4, 4, 5)], (4, 4, 5)),
+    (L.AttentionGate, {"hidden": 2, "kernel_initializer": "he_normal"}, [(6,), (4,), (3,)], (4,)),
+    (L.SharedPlusSpecificDense, {"units": 4, "num_tasks": 3}, (6,), [(4,)] * 3),
+    (
+        L.SharedPlusSpecificDense,
+        {
+            "units": 4,
+            "num_tasks": 2,
+            "activation": "softmax",
+            "use_bias": False,
+            "specific_initializer": "glorot_uniform",
+            "shared_regularizer": "l2",
+            "specific_regularizer": "l1",
+        },
+        [(5, 6)] * 2,
+        [(5, 4)] * 2,
+    ),
+    (L.LogitProduct, {}, [(1,), (1,)], (1,)),
+    (L.ConvexStitch, {}, [(4, 4, 3)] * 3, (4, 4, 3)),
+    (L.TrainingOnly, {}, (5, 4), (5, 4)),
 ]
 
 # class, constructor arguments, shape of a kernel
@@ -236,6 +264,8 @@ LOSSES = [
         kmtl.losses.MaskedMultiLabelLoss,
         {"positive_weight": [2.0, 0.5], "from_logits": False, "normalize": "global", "missing": -1},
     ),
+    (kmtl.losses.HintLoss, {"kind": "odd"}),
+    (kmtl.losses.HintLoss, {"kind": "range", "low": -1.0, "high": 2.0}),
 ]
 METRICS = [
     (kmtl.metrics.CRFAccuracy, {}),

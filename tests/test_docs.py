@@ -11,6 +11,7 @@ import kmtl
 
 ROOMS = [
     "analysis",
+    "auxiliary",
     "callbacks",
     "data",
     "datasets",
@@ -34,6 +35,8 @@ PUBLIC = sorted(
 )
 # Public for subclasses and helpers; they have no paper.
 WITHOUT_REFERENCE = {
+    "InputOrOutput",
+    "Recommendation",
     "Agreement",
     "DeltaM",
     "GainValidation",

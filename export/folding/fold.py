@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from kmtl.export.folding.rewrite import in_float32
+from kmtl.layers.training_only import TrainingOnly
 from kmtl.models.graph import Cloner, ancestors, is_graph, run, run_nested
 
 # Layers that are the identity when not training.
@@ -26,8 +27,8 @@ def fold(model: keras.Model, tasks: str | Sequence[str] | None = None) -> keras.
     """Rewrites a trained model with built-in Keras layers only; its outputs stay equal.
 
     What exists for training's sake disappears: gradient reversal, dropout, noise,
-    regularizers, loss weights, factorisations (their kernels are multiplied out), heads of
-    tasks that are left out and all that only they need. The result is float32 and
+    regularizers, loss weights, factorisations (their kernels are multiplied out), auxiliary
+    heads, those of tasks that are left out, and all that only they need. The result is float32 and
     independent of kmtl and of the trained model, whose weights it copies.
 
     A custom layer of your own is kept as it is, unless it has a method `fold(inputs)` that
@@ -35,7 +36,8 @@ def fold(model: keras.Model, tasks: str | Sequence[str] | None = None) -> keras.
 
     Args:
         model: A functional model whose outputs are a dict of task name -> tensor.
-        tasks: The tasks to keep, a name or several. Defaults to `None`, all of them.
+        tasks: The tasks to keep, a name or several. Defaults to `None`, all of them but those
+            that end in `kmtl.layers.TrainingOnly`.
 
     Returns:
         A `keras.Model` with outputs `{task: tensor}` and the inputs those tasks need.
@@ -115,13 +117,29 @@ def _outputs_by_task(model) -> dict:
 
 
 def _chosen_tasks(tasks, outputs) -> list[str]:
-    chosen = sorted(outputs) if tasks is None else [tasks] if isinstance(tasks, str) else [*tasks]
+    if tasks is None:
+        chosen = sorted(task for task, x in outputs.items() if not _is_training_only(x))
+        if not chosen:
+            raise ValueError(
+                "At least one task must be for more than training, or be asked for by `tasks`. "
+                f"Received: tasks=None with {sorted(outputs)}, which all end in `TrainingOnly`"
+            )
+        return chosen
+    chosen = [tasks] if isinstance(tasks, str) else [*tasks]
     unknown = sorted(set(chosen) - set(outputs))
     if unknown or not chosen:
         raise ValueError(
             f"`tasks` must be among the model's tasks {sorted(outputs)}. Received: tasks={tasks}"
         )
     return chosen
+
+
+def _is_training_only(x) -> bool:
+    """Whether a tensor comes out of `TrainingOnly`, also inside of a nested model."""
+    operation, _, tensor_index = x._keras_history
+    if is_graph(operation):
+        return _is_training_only(operation.outputs[tensor_index])
+    return isinstance(operation, TrainingOnly)
 
 
 def _vanishes(operation) -> bool:

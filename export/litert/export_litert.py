@@ -111,7 +111,7 @@ def export_litert(
         tolerance: Largest accepted relative error of a head. Defaults to `None`: that of the
             type in `kmtl.export.runtime.verify`, such as 1e-5 for float32 and 0.2 for int8, which
             catches broken heads; set it lower where your application asks for it.
-        tasks: The tasks to export. Defaults to `None`, all.
+        tasks: The tasks to export. Defaults to `None`, all that are not only for training.
         batch_size: Rows computed at a time; `None` for any number. Defaults to `1`.
         labels: Task -> class names, each a line of text, for the JSON file and for the file's
             own metadata, where Android's and MediaPipe's tools find them. Defaults to `None`.

@@ -61,7 +61,7 @@ def export_onnx(
     Args:
         model: A trained functional model with outputs `{task: tensor}`, folded or not.
         path: Where to write; must end in `.onnx`.
-        tasks: The tasks to export. Defaults to `None`, all.
+        tasks: The tasks to export. Defaults to `None`, all that are not only for training.
         representative_data: Array, or dict of input name -> array, with typical inputs to
             verify on. Defaults to `None`, standard normal noise.
         tolerance: Largest accepted relative error of a head. Defaults to `1e-5`.

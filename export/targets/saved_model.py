@@ -69,7 +69,7 @@ def export_saved_model(
         model: A trained functional model with outputs `{task: tensor}`, folded or not.
         path: The folder to write: a new one, or a SavedModel, which is replaced.
         target: `"cpu"` or `"tpu"`. Defaults to `"cpu"`.
-        tasks: The tasks to export. Defaults to `None`, all.
+        tasks: The tasks to export. Defaults to `None`, all that are not only for training.
         batch_size: Rows computed at a time. Defaults to `None`, any number; `"tpu"` needs a
             number.
         representative_data: Array, or dict of input name -> array, with typical inputs to

@@ -26,8 +26,11 @@ class Objective:
         self.tasks = list(tasks)
         self._outputs = model.output
         if isinstance(model, MultiTaskModel) and model.compiled:
-            self.losses = model._training.losses
-            self.weights = list(model._training.static_weights)
+            every = model._training.losses
+            # Of the tasks that are deployed; auxiliary ones ended with the training.
+            chosen = [task for task in every.tasks if task in self.tasks]
+            self.losses = TaskLosses({t: every.losses[t] for t in chosen}, every.missing)
+            self.weights = [model.static_weight(task) for task in chosen]
             return
         losses = getattr(model, "loss", None) if model.compiled else None
         losses = {k: v for k, v in by_task(self.tasks, "loss", losses).items() if v is not None}

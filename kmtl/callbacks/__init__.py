@@ -5,11 +5,13 @@ from kmtl.callbacks.gradient_conflicts import GradientConflicts as GradientConfl
 from kmtl.callbacks.gradient_reversal_schedule import (
     GradientReversalSchedule as GradientReversalSchedule,
 )
+from kmtl.callbacks.task_affinity import TaskAffinity as TaskAffinity
 from kmtl.callbacks.task_wise_early_stopping import TaskWiseEarlyStopping as TaskWiseEarlyStopping
 
 __all__ = [
     "BackupAndResume",
     "GradientConflicts",
     "GradientReversalSchedule",
+    "TaskAffinity",
     "TaskWiseEarlyStopping",
 ]

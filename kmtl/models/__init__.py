@@ -1,17 +1,23 @@
 """The multi-task model and networks ready for any backbone."""
 
 from kmtl.models.cross_stitch_network import CrossStitchNetwork as CrossStitchNetwork
+from kmtl.models.esmm import ESMM as ESMM
 from kmtl.models.factorized_network import FactorizedNetwork as FactorizedNetwork
 from kmtl.models.hard_sharing import HardSharing as HardSharing
+from kmtl.models.mtan import MTAN as MTAN
 from kmtl.models.multi_task_model import MultiTaskModel as MultiTaskModel
 from kmtl.models.optimizer_by_part import optimizer_by_part as optimizer_by_part
 from kmtl.models.sluice_network import SluiceNetwork as SluiceNetwork
+from kmtl.models.soft_ordering import SoftOrdering as SoftOrdering
 
 __all__ = [
+    "ESMM",
+    "MTAN",
     "CrossStitchNetwork",
     "FactorizedNetwork",
     "HardSharing",
     "MultiTaskModel",
     "SluiceNetwork",
+    "SoftOrdering",
     "optimizer_by_part",
 ]

@@ -292,7 +292,7 @@ class MultiTaskModel(keras.Model):
         return step.gradients, step.valid, logs
 
     def _look_again(self, x, y, sample_weight):
-        losses = self._task_losses(y, self(x, training=True), sample_weight, note=False)
+        losses = self.task_losses(y, self(x, training=True), sample_weight)
         self.weighting.look_again(backend.all_reduce_sum(losses))
 
     def _task_losses(self, y, y_pred, sample_weight, note=True):
@@ -372,6 +372,19 @@ class MultiTaskModel(keras.Model):
         finally:
             self._evaluating = False
 
+    def task_losses(self, y, y_pred, sample_weight=None):
+        """Every trained task's loss `(T,)` in sorted order, for analysis; logs do not change.
+
+        Args:
+            y: Task name -> labels.
+            y_pred: Task name -> the model's outputs.
+            sample_weight: Task name -> sample weights. Defaults to `None`.
+
+        Returns:
+            A tensor; under a strategy, this replica's share of the global losses.
+        """
+        return self._task_losses(y, y_pred, sample_weight, note=False)
+
     def task_gradients(self, x, y, sample_weight=None) -> dict:
         """Every task's gradient by the weights that tasks share, on one batch, for analysis.
 
@@ -395,7 +408,7 @@ class MultiTaskModel(keras.Model):
 
         def losses(_):
             outputs = self(x, training=False)
-            return [self._task_losses(y, outputs, sample_weight, note=False)], None
+            return [self.task_losses(y, outputs, sample_weight)], None
 
         (values,), _, pull = backend.linearize(losses, variables)
         rows = [pull([row])[0] for row in ops.eye(values.shape[0], dtype=values.dtype)]

@@ -71,7 +71,11 @@ def check_equal(model, history, expected, expected_history):
     assert history == expected_history
 
 
-@pytest.mark.parametrize("batches", [1, 2, 4, 5, 8, 10, 14, 15])
+# First and last batches of epochs, backups at them and between; the others in the nightly run.
+@pytest.mark.parametrize(
+    "batches",
+    [1, *(pytest.param(n, marks=pytest.mark.nightly) for n in (2, 4, 8, 14)), 5, 10, 15],
+)
 def test_going_on_is_never_having_stopped(batches, tmp_path):
     expected = build()
     expected_history = fit(expected, tmp_path / "expected").history

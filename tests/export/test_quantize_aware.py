@@ -160,7 +160,11 @@ def test_simplified_model_computes_the_same(trained):
 
 @pytest.mark.parametrize(
     "build",
-    [kmtl.models.CrossStitchNetwork, kmtl.models.SluiceNetwork, kmtl.models.FactorizedNetwork],
+    [
+        kmtl.models.CrossStitchNetwork,
+        pytest.param(kmtl.models.SluiceNetwork, marks=pytest.mark.nightly),
+        kmtl.models.FactorizedNetwork,
+    ],
 )
 def test_sharing_networks(build):
     keras.utils.set_random_seed(2)
