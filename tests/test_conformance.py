@@ -220,6 +220,12 @@ LAYERS = [
     (L.LogitProduct, {}, [(1,), (1,)], (1,)),
     (L.ConvexStitch, {}, [(4, 4, 3)] * 3, (4, 4, 3)),
     (L.TrainingOnly, {}, (5, 4), (5, 4)),
+    (L.LabelEmbedding, {"dim": 3}, (5, 4), (5, 3)),
+    (L.LabelEmbedding, {"dim": 2, "mode": "hard"}, (4,), (2,)),
+    (L.DependencyHead, {"num_labels": 3}, (5, 4), (5, 18)),
+    (L.DependencyHead, {"num_labels": 1, "kernel_initializer": "he_normal"}, (4, 6), (4, 5)),
+    (L.SentencePair, {}, [(5, 4), (6, 4)], (8,)),
+    (L.SentencePair, {"signed": True}, [(5, 4), (5, 4), (3,), (2,)], (13,)),
 ]
 
 # class, constructor arguments, shape of a kernel
@@ -253,6 +259,7 @@ REGULARIZERS = [
         (4, 3, 6),
     ),
     (kmtl.regularizers.TensorTraceNorm, {"method": "tt", "tolerance": 0.01}, (4, 3, 6)),
+    (kmtl.regularizers.Anchor, {"strength": 0.5}, (4, 3)),
 ]
 
 # class, constructor arguments

@@ -1,6 +1,7 @@
 """Penalties on kernels, most of which tie the parameters of tasks."""
 
 from kmtl.regularizers.across_tasks import AcrossTasks as AcrossTasks
+from kmtl.regularizers.anchor import Anchor as Anchor
 from kmtl.regularizers.learned import LearnedRegularizer as LearnedRegularizer
 from kmtl.regularizers.orthogonal_subspaces import OrthogonalSubspaces as OrthogonalSubspaces
 from kmtl.regularizers.soft_sharing import SoftSharing as SoftSharing
@@ -9,6 +10,7 @@ from kmtl.regularizers.tensor_trace_norm import TensorTraceNorm as TensorTraceNo
 
 __all__ = [
     "AcrossTasks",
+    "Anchor",
     "LearnedRegularizer",
     "OrthogonalSubspaces",
     "SoftSharing",

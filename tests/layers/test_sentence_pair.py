@@ -1,0 +1,59 @@
+"""SentencePair: features by hand, padding, and symmetry."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kmtl
+from kmtl.layers.sentence_pair import SentencePair
+from kmtl.testing import assert_plain
+
+pytestmark = pytest.mark.both_backends
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_by_hand_and_swapped(signed):
+    first, second = (RNG.normal(size=(3, steps, 4)).astype("float32") for steps in (5, 7))
+    vector = RNG.normal(size=(3, 2)).astype("float32")
+    a, b = first.max(axis=1), second.max(axis=1)
+    layer = SentencePair(signed=signed)
+    expected = np.concatenate([a - b if signed else abs(a - b), a * b, vector], axis=-1)
+    np.testing.assert_allclose(layer([first, second, vector]), expected, rtol=1e-6)
+    swapped = np.asarray(layer([second, first, vector]))
+    sign = np.array([-1.0] * 4 + [1.0] * 6) if signed else 1.0
+    np.testing.assert_allclose(swapped, sign * expected, rtol=1e-6)
+
+
+def pair_model():
+    words = layers.Embedding(9, 4, mask_zero=True, embeddings_initializer="normal")
+    inputs = [keras.Input((5,), dtype="int32", name=name) for name in ("one", "two")]
+    features = SentencePair()([words(x) for x in inputs])
+    return kmtl.MultiTaskModel({x.name: x for x in inputs}, {"alike": layers.Dense(2)(features)})
+
+
+def test_padding_does_not_count_and_folds():
+    model = pair_model()
+    (words,) = (layer for layer in model.layers if isinstance(layer, layers.Embedding))
+    # Padding's own vector would be the largest.
+    table = -np.abs(words.get_weights()[0])
+    table[0] = 50.0
+    words.set_weights([table])
+    short = {"one": np.array([[3, 4, 0, 0, 0]]), "two": np.array([[5, 0, 0, 0, 0]])}
+    repeated = {"one": np.array([[3, 4, 4, 3, 3]]), "two": np.array([[5, 5, 5, 5, 5]])}
+    expected = np.asarray(model(repeated)["alike"])
+    np.testing.assert_allclose(model(short)["alike"], expected, rtol=1e-5)
+
+    from kmtl.export import fold
+
+    plain = fold(model)
+    assert_plain(plain)
+    np.testing.assert_allclose(plain(short)["alike"], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shapes", [[(3, 4), (3, 5)], [(4,), (4,)]], ids=str)
+def test_errors(shapes):
+    with pytest.raises(ValueError, match="first two inputs of `SentencePair` must be of shape"):
+        SentencePair()([keras.Input(shape) for shape in shapes])
