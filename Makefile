@@ -72,8 +72,8 @@ lint: $(INSTALLED)  ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bazel: $(INSTALLED)  ## Build the Bazel targets and run their tests
-	$(BAZEL) test //...
+bazel: $(INSTALLED)  ## Build the Bazel targets and run their tests (without long ones: FLAGS=--test_tag_filters=-slow)
+	$(BAZEL) test $(FLAGS) //...
 
 lock: $(BIN)/python  ## Resolve setup.py anew into requirements.lock
 	$(BIN)/python -m pip install --quiet uv

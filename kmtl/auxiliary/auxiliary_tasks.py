@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
+from keras.optimizers.schedules import LearningRateSchedule
 
 from kmtl.auxiliary.auxiliary_task import AuxiliaryTask
 from kmtl.auxiliary.batches import mapped
 from kmtl.models.graph import is_graph
 from kmtl.models.multi_task_model import MultiTaskModel
+from kmtl.weighting import ScheduledWeights
 
 
 class AuxiliaryTasks:
@@ -140,6 +142,8 @@ class AuxiliaryTasks:
     ) -> dict:
         """What `compile` gets of main and auxiliary tasks: `model.compile("adam", **arguments)`.
 
+        Weights that follow a schedule are a `kmtl.weighting.ScheduledWeights`.
+
         Args:
             loss: Main task -> loss; with `main`, the loss itself. So are the other arguments.
             metrics: Main task -> metrics. Defaults to `None`.
@@ -165,7 +169,10 @@ class AuxiliaryTasks:
         }
         if weighting is not None:
             return {**merged, "weighting": weighting}
-        return {**merged, "loss_weights": self._merged("loss_weights", loss_weights, "weights")}
+        weights = self._merged("loss_weights", loss_weights, "weights")
+        if any(isinstance(weight, LearningRateSchedule) for weight in weights.values()):
+            return {**merged, "weighting": ScheduledWeights(weights)}
+        return {**merged, "loss_weights": weights}
 
     def _merged(self, argument, value, attribute):
         if value is not None and not isinstance(value, Mapping):

@@ -44,6 +44,13 @@ def test_weight_0_trains_the_main_model_bit_for_bit():
     assert history["loss"] == history["price_loss"]
 
 
+def test_a_scheduled_weight_fades_out():
+    fading = keras.optimizers.schedules.PolynomialDecay(0.5, 2, 0.0)  # two steps: one epoch
+    _, _, history = trained(area(weight=fading), loss_weights={"price": 2.0})
+    assert history["area_weight"] == [0.375, 0.0] and history["price_weight"] == [2.0, 2.0]
+    np.testing.assert_allclose(history["loss"][1], 2.0 * history["price_loss"][1], rtol=1e-6)
+
+
 def test_loss_is_the_weighted_sum():
     _, _, history = trained(area(weight=0.25), loss_weights={"price": 2.0}, epochs=1)
     expected = 2.0 * history["price_loss"][0] + 0.25 * history["area_loss"][0]
@@ -109,10 +116,8 @@ def test_layers_with_several_outputs_are_read_by_a_tensor():
     assert both.output["area"].shape == (None, 2)
 
 
-def test_a_schedule_is_passed_on():
+def test_a_rule_takes_the_place_of_schedules():
     schedule = keras.optimizers.schedules.ExponentialDecay(0.3, 10, 0.5)
-    arguments = AuxiliaryTasks([area(weight=schedule)]).compile_arguments({"price": "mse"})
-    assert arguments["loss_weights"] == {"area": schedule}
     arguments = AuxiliaryTasks([area(weight=schedule)]).compile_arguments(
         {"price": "mse"}, weighting="pcgrad"
     )
