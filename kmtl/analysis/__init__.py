@@ -12,6 +12,7 @@ from kmtl.analysis.task_gain_predictor import GainValidation as GainValidation
 from kmtl.analysis.task_gain_predictor import TaskGainPredictor as TaskGainPredictor
 from kmtl.analysis.transfer_matrix import TransferMatrix as TransferMatrix
 from kmtl.analysis.transfer_matrix import transfer_matrix as transfer_matrix
+from kmtl.ops.somp import somp_filters as somp_filters
 
 __all__ = [
     "GainValidation",
@@ -24,6 +25,7 @@ __all__ = [
     "pair_features",
     "rank_input_or_output",
     "recommend",
+    "somp_filters",
     "task_features",
     "transfer_matrix",
 ]

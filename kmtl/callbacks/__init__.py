@@ -1,6 +1,7 @@
 """Schedules, backups, logs and plots for `fit`."""
 
 from kmtl.callbacks.backup_and_resume import BackupAndResume as BackupAndResume
+from kmtl.callbacks.branch_widening import BranchWidening as BranchWidening
 from kmtl.callbacks.gradient_conflicts import GradientConflicts as GradientConflicts
 from kmtl.callbacks.gradient_reversal_schedule import (
     GradientReversalSchedule as GradientReversalSchedule,
@@ -10,6 +11,7 @@ from kmtl.callbacks.task_wise_early_stopping import TaskWiseEarlyStopping as Tas
 
 __all__ = [
     "BackupAndResume",
+    "BranchWidening",
     "GradientConflicts",
     "GradientReversalSchedule",
     "TaskAffinity",

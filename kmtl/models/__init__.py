@@ -1,5 +1,6 @@
 """The multi-task model and networks ready for any backbone."""
 
+from kmtl.models.branching.branching_model import BranchingModel as BranchingModel
 from kmtl.models.cross_stitch_network import CrossStitchNetwork as CrossStitchNetwork
 from kmtl.models.esmm import ESMM as ESMM
 from kmtl.models.factorized_network import FactorizedNetwork as FactorizedNetwork
@@ -18,6 +19,7 @@ from kmtl.models.successive_stages import SuccessiveStages as SuccessiveStages
 __all__ = [
     "ESMM",
     "MTAN",
+    "BranchingModel",
     "CrossStitchNetwork",
     "FactorizedNetwork",
     "HardSharing",

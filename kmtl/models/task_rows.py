@@ -160,7 +160,8 @@ class DenseRows:
     def gramian(self):
         products = ops.matmul(ops.transpose(self._signals), self._signals)
         products = products * ops.matmul(ops.transpose(self._kernel), self._kernel)
-        if np.array_equal(self._membership, np.eye(*self._membership.shape)):
+        signals, tasks = self._membership.shape
+        if signals == tasks and np.array_equal(self._membership, np.eye(tasks)):
             return products
         # A task whose gradient is not finite must not touch the others, by NaN * 0.
         membership = ops.array(self._membership)

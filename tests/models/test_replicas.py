@@ -27,7 +27,13 @@ def heads():
     return {"depth": layers.Dense(1), "seg": layers.Dense(3, activation="softmax")}
 
 
+def widened(model):
+    model.widen([["depth"], ["seg"]])
+    return model
+
+
 NETWORKS = {
+    "branching": lambda: widened(kmtl.models.BranchingModel(stages(), heads(), inputs=(6, 6, 1))),
     "hard_sharing": lambda: kmtl.models.HardSharing(
         [layer for stage in stages() for layer in stage], heads(), inputs=(6, 6, 1)
     ),
@@ -41,6 +47,30 @@ NETWORKS = {
     "factorized": lambda: kmtl.models.FactorizedNetwork(
         [layer for stage in stages() for layer in stage], heads(), inputs=(6, 6, 1)
     ),
+    "mtan": lambda: kmtl.models.MTAN(
+        [(stages()[0], layers.Conv2D(4, 3, padding="same", activation="tanh"))],
+        {task: [layers.GlobalAveragePooling2D(), head] for task, head in heads().items()},
+        inputs=(6, 6, 1),
+    ),
+    "soft_ordering": lambda: kmtl.models.SoftOrdering(
+        [layers.Dense(4, activation="tanh") for _ in range(2)],
+        heads(),
+        [layer for stage in stages() for layer in stage],
+        inputs=(6, 6, 1),
+    ),
+    "layerwise": lambda: kmtl.models.LayerwiseSupervision(
+        stages(),
+        {**heads(), "depth": [layers.GlobalAveragePooling2D(), layers.Dense(1)]},
+        {"depth": 1, "seg": 2},
+        inputs=(6, 6, 1),
+    ),
+    "joint_many_task": lambda: kmtl.models.JointManyTaskModel(
+        [
+            (task, layers.Conv2D(4, 3, padding="same"), [layers.GlobalAveragePooling2D(), head])
+            for task, head in heads().items()
+        ],
+        inputs=(6, 6, 1),
+    ),
 }
 
 
@@ -49,6 +79,10 @@ def copy_of(weighting):
     if isinstance(weighting, kmtl.weighting.TaskWeighting):
         return type(weighting).from_config(weighting.get_config())
     return weighting
+
+
+def nightly(*values):
+    return pytest.param(*values, marks=pytest.mark.nightly)
 
 
 def train(network, weighting, penalties=None):
@@ -72,14 +106,24 @@ def train(network, weighting, penalties=None):
     ("network", "weighting"),
     [
         ("hard_sharing", None),
-        ("hard_sharing", "uncertainty"),
-        ("cross_stitch", None),
-        ("cross_stitch", "uncertainty"),
+        ("branching", "uncertainty"),
+        ("branching", kmtl.weighting.PCGrad(seed=1)),
+        nightly("hard_sharing", "uncertainty"),
+        nightly("cross_stitch", None),
+        nightly("cross_stitch", "uncertainty"),
         ("sluice", "uncertainty"),
         ("factorized", "uncertainty"),
-        ("hard_sharing", kmtl.weighting.PCGrad(seed=1)),
-        ("hard_sharing", kmtl.weighting.PCGrad(seed=1, scope="parameters")),
-        ("hard_sharing", kmtl.weighting.PCGrad(seed=1, scope="last_shared", scale_heads=True)),
+        nightly("mtan", None),
+        ("mtan", kmtl.weighting.PCGrad(seed=1)),
+        ("soft_ordering", "uncertainty"),
+        ("layerwise", "uncertainty"),
+        nightly("joint_many_task", None),
+        nightly("hard_sharing", kmtl.weighting.PCGrad(seed=1)),
+        nightly("hard_sharing", kmtl.weighting.PCGrad(seed=1, scope="parameters")),
+        (
+            "hard_sharing",
+            kmtl.weighting.PCGrad(seed=1, scope="last_shared", scale_heads=True),
+        ),
         ("cross_stitch", kmtl.weighting.PCGrad(seed=1)),
     ],
     ids=str,
@@ -90,7 +134,7 @@ def test_two_replicas_equal_one(network, weighting, mirrored):
         assert_equal(train(network, weighting), one)
 
 
-@pytest.mark.parametrize("weighting", [None, "mgda"])
+@pytest.mark.parametrize("weighting", [nightly(None), "mgda"])
 @pytest.mark.parametrize(
     "regularizer",
     [kmtl.regularizers.SoftSharing(0.3), kmtl.regularizers.TensorNormalPrior(0.1, update_every=2)],

@@ -36,6 +36,11 @@ def test_signals_of_untrained_tasks_are_left_out():
     np.testing.assert_allclose(dense.gramian(), Rows(dense.tensor).gramian(), rtol=1e-4)
 
 
+def test_the_last_signals_of_an_untrained_task_are_left_out():
+    dense = example(np.eye(3, 2, dtype="float32"))
+    np.testing.assert_allclose(dense.gramian(), Rows(dense.tensor).gramian(), rtol=1e-4)
+
+
 def test_what_is_not_finite_stays_with_its_task():
     signals = RNG.normal(size=(10, 8)).astype("float32")
     signals[4, 1] = np.nan  # of the first task
