@@ -13,8 +13,8 @@ from benchmarks.versions import versions
 
 # In this order, so that importing in fresh processes is timed while this one is still idle.
 BENCHMARKS = (
-    "import_time", "stacked_heads", "latency", "many_heads", "weighting_step", "task_count",
-    "scaling", "input_speed",
+    "import_time", "stacked_heads", "task_penalties", "latency", "many_heads", "weighting_step",
+    "task_count", "scaling", "input_speed",
 )  # fmt: skip
 COLUMNS = (
     "case", "measured", "median", "against", "median", "ratio", "quartiles", "target", "verdict",

@@ -23,10 +23,10 @@ def run() -> list[Comparison]:
     for num_tasks in TASKS:
         name = _name(num_tasks)
         model, x, y = make_model(num_tasks)
-        data = _repeated(x, y)
+        data = repeated(x, y)
         fit = functools.partial(model.fit, data, steps_per_epoch=FIT_STEPS, verbose=0)
         fit()  # traces the step
-        step_timers[name] = stopwatch(functools.partial(_steps, model, iter(data)))
+        step_timers[name] = stopwatch(functools.partial(take_steps, model, iter(data)))
         fit_timers[name] = stopwatch(fit)
     names = [_name(n) for n in TASKS]
     return [
@@ -43,7 +43,7 @@ def make_model(num_tasks: int):
     x = inputs
     for units in TRUNK:
         x = keras.layers.Dense(units, activation="relu")(x)
-    heads = kmtl.layers.TaskStackedDense(units=1, num_tasks=num_tasks)(x)
+    heads = kmtl.layers.TaskStackedDense(units=1, num_tasks=num_tasks, name="heads")(x)
     tasks = [f"task_{i:03d}" for i in range(num_tasks)]
     model = kmtl.MultiTaskModel(inputs, dict(zip(tasks, heads, strict=True)))
     model.compile(optimizer="adam", loss="mse")
@@ -53,13 +53,15 @@ def make_model(num_tasks: int):
     return model, features, labels
 
 
-def _repeated(x, y):
+def repeated(x, y):
+    """The batch as a data set without end."""
     import tensorflow as tf
 
     return tf.data.Dataset.from_tensors((x, y)).repeat()
 
 
-def _steps(model, iterator):
+def take_steps(model, iterator) -> None:
+    """Takes `STEPS` training steps, one after another."""
     for _ in range(STEPS):
         logs = model.train_function(iterator)
     float(logs["loss"])  # waits for the device

@@ -36,8 +36,8 @@ ADAPTED, TARGET = "gradient reversal", "trained on the labels of USPS"
 def main(argv) -> None:
     del argv
     mnist = mnist_like_usps(f"{_DATA.value}/mnist/mnist.npz")
-    usps = usps_parts(f"{_DATA.value}/usps/usps.npz")
-    target = usps["train"]
+    usps = kmtl.datasets.usps(f"{_DATA.value}/usps")
+    target, test = (usps.train.x, usps.train.y), (usps.test.x, usps.test.y)
     methods = {
         SOURCE_ONLY: functools.partial(plain, mnist["train"]),
         WATCHED: functools.partial(with_domains, mnist["train"], target[0], False),
@@ -47,7 +47,7 @@ def main(argv) -> None:
 
     def scored(train, seed):
         keras.utils.set_random_seed(seed)
-        return scores(train(seed), mnist["held_out"], usps["test"])
+        return scores(train(seed), mnist["held_out"], test)
 
     rows = measure({n: functools.partial(scored, m) for n, m in methods.items()}, _SEEDS.value)
     record = {
@@ -90,15 +90,6 @@ def mnist_like_usps(path: str) -> dict:
         return keras.ops.convert_to_numpy(resized)
 
     return {name: (small(x[rows]), {"digit": y[rows]}) for name, rows in parts.items()}
-
-
-def usps_parts(path: str) -> dict:
-    """Part -> (images, labels), as published."""
-    with np.load(path) as file:
-        return {
-            part: (file[f"x_{part}"][..., None], {"digit": file[f"y_{part}"].astype("int32")})
-            for part in ("train", "test")
-        }
 
 
 def network() -> kmtl.MultiTaskModel:

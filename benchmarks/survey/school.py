@@ -36,7 +36,7 @@ COLUMNS = {
 
 def main(argv) -> None:
     del argv
-    splits = [split(f"{_DATA.value}/school/school.npz", seed) for seed in range(_SEEDS.value)]
+    splits = [kmtl.datasets.school(f"{_DATA.value}/school", seed=s) for s in range(_SEEDS.value)]
     methods = {
         "pooled ridge": pooled,
         "a ridge for each school": apart,
@@ -57,7 +57,7 @@ def main(argv) -> None:
         f"and scores standardised by the training pupils; stacks take {STEPS} steps of Adam on all "
         f"pupils at once, biases go free; strengths of {', '.join(f'{s:g}' for s in STRENGTHS)} "
         f"and alphas of {', '.join(f'{a:g}' for a in ALPHAS)} are chosen on a fifth of the "
-        f"training pupils; a shared layer has {HIDDEN} ReLU units",
+        f"training pupils, then all of those are fitted; a shared layer has {HIDDEN} ReLU units",
         "rows": rows,
     }
     folder = save(_OUTPUT.value, "school", record, page(record))
@@ -66,12 +66,12 @@ def main(argv) -> None:
 
 def choose_and_fit(method, splits, seed: int) -> dict:
     """Test errors with the strength that is best on validation pupils."""
-    data, everyone = splits[seed], splits[seed]["train"]
+    data = splits[seed]
     grid = ALPHAS if method in (pooled, apart) else STRENGTHS
-    fitted, held_out = data["fitted"], data["held_out"]
+    fitted, held_out = Pupils.of(data.train), Pupils.of(data.validation)
     errors = [rmse(held_out.y, method(fitted, held_out, seed, strength)) for strength in grid]
     strength = grid[int(np.argmin(errors))]
-    test = data["test"]
+    test, everyone = Pupils.of(data.test), Pupils.of(data.train, data.validation)
     error = rmse(test.y, method(everyone, test, seed, strength))
     return {"rmse": error, "ev": 1 - error**2 / np.var(test.y), "strength": strength}
 
@@ -84,25 +84,15 @@ class Pupils:
     y: np.ndarray
     school: np.ndarray
 
-    def at(self, rows) -> "Pupils":
-        return Pupils(self.x[rows], self.y[rows], self.school[rows])
-
-
-def split(path: str, seed: int) -> dict[str, Pupils]:
-    """A quarter of each school's pupils for the test; a fifth of the others to choose with."""
-    with np.load(path) as file:
-        pupils = Pupils(file["X"].astype("float64"), file["y"].astype("float64"), file["task"])
-    rng, parts = np.random.default_rng(seed), {"test": [], "held_out": [], "fitted": []}
-    for school in np.unique(pupils.school):
-        rows = rng.permutation(np.flatnonzero(pupils.school == school))
-        tested = round(len(rows) / 4)
-        chosen = tested + round((len(rows) - tested) / 5)
-        parts["test"].append(rows[:tested])
-        parts["held_out"].append(rows[tested:chosen])
-        parts["fitted"].append(rows[chosen:])
-    parts = {name: np.concatenate(rows) for name, rows in parts.items()}
-    parts["train"] = np.concatenate([parts["held_out"], parts["fitted"]])
-    return {name: pupils.at(rows) for name, rows in parts.items()}
+    @classmethod
+    def of(cls, *parts) -> "Pupils":
+        """Pupils of parts of `kmtl.datasets.school` together."""
+        scores = [np.nansum(list(part.y.values()), axis=0) for part in parts]
+        return cls(
+            np.concatenate([part.x for part in parts]),
+            np.concatenate(scores),
+            np.concatenate([part.school for part in parts]),
+        )
 
 
 def pooled(train, test, seed: int, alpha: float) -> np.ndarray:

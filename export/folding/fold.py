@@ -7,7 +7,7 @@ import numpy as np
 
 from kmtl.export.folding.rewrite import in_float32
 from kmtl.layers.training_only import TrainingOnly
-from kmtl.models.graph import Cloner, ancestors, is_graph, run, run_nested
+from kmtl.models.graph import Cloner, ancestors, is_graph, replay, run, run_nested
 
 # Layers that are the identity when not training.
 _TRAINING_ONLY = (
@@ -62,10 +62,15 @@ def fold(model: keras.Model, tasks: str | Sequence[str] | None = None) -> keras.
     chosen = _chosen_tasks(tasks, outputs)
     check_finite_weights(model)
     cloner = Cloner(rename=lambda layer: layer.name, edit_config=_plain_config)
+    folded = {}  # layer -> what it was first called with, and what came out
 
     def call(operation, args, kwargs):
         if hasattr(operation, "fold"):
-            return operation.fold(*args)
+            if id(operation) in folded:  # called again: by the layers that the first call made
+                first, outputs = folded[id(operation)]
+                return replay(outputs, keras.tree.flatten(first), keras.tree.flatten(args))
+            folded[id(operation)] = args, operation.fold(*args)
+            return folded[id(operation)][1]
         kwargs = {k: v for k, v in kwargs.items() if k != "training"}  # this is inference
         if _vanishes(operation):
             return args[0] if args else next(iter(kwargs.values()))

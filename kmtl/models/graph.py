@@ -149,6 +149,28 @@ def ancestors(tensors: Iterable) -> list:
     return list(found.values())
 
 
+def replay(outputs, tensors: Iterable, others: Iterable):
+    """Computes `outputs` again, by the same operations, from other tensors.
+
+    Args:
+        outputs: Symbolic tensors, in any structure.
+        tensors: What they were computed from.
+        others: What to put in their place, one for each.
+    """
+    values = {id(x): y for x, y in zip(tensors, others, strict=True)}
+
+    def value(x):
+        if id(x) not in values:
+            operation, node_index, _ = x._keras_history
+            node = operation._inbound_nodes[node_index]
+            args, kwargs = node.arguments.fill_in({id(t): value(t) for t in node.input_tensors})
+            made = tree.flatten(operation(*args, **kwargs))
+            values.update({id(t): y for t, y in zip(node.outputs, made, strict=True)})
+        return values[id(x)]
+
+    return tree.map_structure(value, outputs)
+
+
 def is_graph(operation) -> bool:
     """Whether an operation is a model whose graph can be walked."""
     if isinstance(operation, keras.Sequential):

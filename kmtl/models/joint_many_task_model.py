@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
+from kmtl.layers.label_embedding import LabelEmbedding
 from kmtl.models.joint_stage import JointStage, checked_stages
 from kmtl.models.multi_task_model import MultiTaskModel
 from kmtl.models.towers import as_model_inputs, layer_prefix, make_inputs
@@ -114,14 +115,7 @@ def JointManyTaskModel(
         outputs[stage.name] = made[0]
         if stage.label_dim:
             prefix = layer_prefix(stage.name)
-            # A soft `kmtl.layers.LabelEmbedding` as the built-in layer that it is, since `fold`
-            # keeps what two calls share only of those.
-            embed = keras.layers.Dense(
-                stage.label_dim,
-                use_bias=False,
-                kernel_initializer="uniform",
-                name=f"{prefix}_label_embedding",
-            )
+            embed = LabelEmbedding(stage.label_dim, name=f"{prefix}_label_embedding")
             labels[stage.name] = [embed(p) for p in made]
     return MultiTaskModel(as_model_inputs(tensors), outputs, name=name)
 

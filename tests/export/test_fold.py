@@ -275,6 +275,22 @@ def test_nested_models_and_layers_used_twice():
     assert sum(type(layer) is layers.Dense for layer in plain.layers) == 2
 
 
+def test_kmtl_layers_used_twice():
+    x, z = (keras.Input((5, 6), name=name) for name in ("x", "z"))
+    mix, embed = kmtl.layers.CrossStitch(), kmtl.layers.LabelEmbedding(3)
+    hidden = kmtl.layers.GradientReversal()
+    a, b = mix([x, z])
+    a, b = mix([b, a])
+    model = keras.Model([x, z], {"a": embed(hidden(a)), "b": embed(hidden(b))})
+    plain = fold(model)
+    assert_plain(plain)
+    inputs = [RNG.normal(size=(4, 5, 6)).astype("float32") for _ in range(2)]
+    expected, found = model(inputs), plain({"x": inputs[0], "z": inputs[1]})
+    for task in ("a", "b"):
+        np.testing.assert_allclose(found[task], expected[task], atol=1e-6)
+    assert sum(isinstance(layer, layers.Dense) for layer in plain.layers) == 1  # weights once
+
+
 def test_lambda_layers_of_your_own_are_kept():
     x = keras.Input((6,))
     model = kmtl.MultiTaskModel(x, {"a": layers.Lambda(lambda x: 2 * x, output_shape=(6,))(x)})
