@@ -22,9 +22,9 @@ help:  ## Say what each target does
 demo: $(INSTALLED)  ## Train, fold, quantise and check a two-task network; report in runs/demo
 	$(BIN)/kmtl demo --output=runs/demo
 
-# Two processes, as each keeps about one core busy: one of them runs what needs JAX, and then what
-# starts many processes of its own. It is shown when it is complete, so that what is printed last is
-# pytest's own summary.
+# Two processes, as each keeps about one core busy: one of them runs what starts many processes of
+# its own, and then JAX. It is shown when it is complete, so that what is printed last is pytest's own
+# summary.
 BESIDE := tests/cli tests/demo tests/export tests/test_notebooks.py tests/training
 test: $(INSTALLED)  ## Run the tests, on the JAX backend and on the TensorFlow backend
 	@beside=$$(mktemp); status=0; \

@@ -63,7 +63,7 @@ ROW_WITHIN = {
 
 # All of Keras that the other rooms need is public and the same on every backend.
 BACKEND_PACKAGES = ("tensorflow", "jax", "keras.src")
-BACKEND_ROOMS = ("auxiliary", "backend", "data", "export", "demo", "training", "cli")
+BACKEND_ROOMS = ("backend", "data", "export", "demo", "training", "cli")
 
 # Not needed for training, slow to import, or not installed everywhere.
 NOT_FOR_TRAINING = (

@@ -7,7 +7,7 @@ import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
 from kmtl.auxiliary.auxiliary_task import AuxiliaryTask
-from kmtl.auxiliary.batches import mapped
+from kmtl.data.label_batches import mapped
 from kmtl.models.graph import is_graph
 from kmtl.models.multi_task_model import MultiTaskModel
 from kmtl.weighting import ScheduledWeights

@@ -1,38 +1,19 @@
 """Tox21: twelve assays of toxicity with a sixth of the labels missing."""
 
-import dataclasses
 import os
 
 import numpy as np
 
+from kmtl.datasets.splits import Examples, Splits, read_arrays
+
 FILE = "tox21_ecfp4_1024.npz"
 KEYS = ("X_packed", "Y", "scaffold_split", "tasks", "row")
+ORIGIN = (
+    "made from tox21.csv.gz of DeepChem's repository (deepchem/deepchem, folder datasets) as "
+    "described in `kmtl.datasets.tox21`"
+)
 SPLITS = ("random", "scaffold")
 BITS = 1024
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Molecules:
-    """Fingerprints, labels and origin of one split.
-
-    Attributes:
-        x: float32 array of 0 and 1, of shape `(N, 1024)`.
-        y: dict, task name to float32 labels of shape `(N,)`: 0, 1, or NaN for none.
-        rows: the molecules' rows in Tox21's table, of shape `(N,)`.
-    """
-
-    x: np.ndarray
-    y: dict[str, np.ndarray]
-    rows: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Splits:
-    """The `Molecules` to fit, those to choose with and those to report."""
-
-    train: Molecules
-    validation: Molecules
-    test: Molecules
 
 
 def tox21(folder: str | os.PathLike, split: str = "random", seed: int = 0) -> Splits:
@@ -99,7 +80,7 @@ def tox21(folder: str | os.PathLike, split: str = "random", seed: int = 0) -> Sp
         parts = np.split(order, [int(0.8 * len(x)), int(0.9 * len(x))])
     return Splits(
         *(
-            Molecules(
+            Examples(
                 x=np.unpackbits(x[part], axis=1).astype("float32"),
                 y={task: y[part, t] for t, task in enumerate(tasks)},
                 rows=rows[part],
@@ -110,19 +91,7 @@ def tox21(folder: str | os.PathLike, split: str = "random", seed: int = 0) -> Sp
 
 
 def _read(folder: str | os.PathLike) -> tuple:
-    path = os.path.join(folder, FILE)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"`folder` must hold the file {FILE}, made from tox21.csv.gz of DeepChem's repository "
-            f"(deepchem/deepchem, folder datasets) as described in `kmtl.datasets.tox21`. "
-            f"Received: folder={folder}, without that file"
-        )
-    with np.load(path) as file:
-        if not set(KEYS) <= set(file):
-            raise ValueError(
-                f"{FILE} must hold the arrays {', '.join(KEYS)}. Received: {', '.join(file)}"
-            )
-        x, y, scaffold, tasks, rows = (file[key] for key in KEYS)
+    x, y, scaffold, tasks, rows = read_arrays(folder, FILE, KEYS, ORIGIN)
     shapes = [array.shape for array in (x, y, scaffold, rows)]
     if x.dtype != "uint8" or shapes != [
         (len(rows), BITS // 8),
