@@ -4,12 +4,14 @@ import keras
 import numpy as np
 from keras import layers
 
+import kmtl
 from kmtl.models import CrossStitchNetwork, FactorizedNetwork, HardSharing, SluiceNetwork
 
 TASKS = ("left", "right")
 SHAPE = (28, 28, 1)
 DEPTH = 3
 FILTERS = 32
+LEVELS = [{"shared_experts": 2, "task_experts": 2, "units": units} for units in (64, 32)]
 
 
 def tower(rename=str) -> list[list]:
@@ -95,6 +97,45 @@ def sluice_by_hand(model) -> keras.Model:
     return keras.Model(inputs, outputs)
 
 
+def ple():
+    inputs = keras.Input(SHAPE)
+    mixed = kmtl.layers.PLE(LEVELS, len(TASKS), name="ple")(layers.Flatten()(inputs))
+    return kmtl.MultiTaskModel(
+        inputs,
+        {
+            task: layers.Dense(10, name=f"{task}_head")(x)
+            for task, x in zip(TASKS, mixed, strict=True)
+        },
+    )
+
+
+def ple_by_hand(model) -> keras.Model:
+    """Named as `fold` names the same layers: experts of left, of right, then the shared ones."""
+    inputs = keras.Input(SHAPE)
+    left = right = shared = layers.Flatten()(inputs)
+    for depth, level in enumerate(LEVELS):
+        name, last = f"ple_level_{depth}", depth == len(LEVELS) - 1
+        reads = [left, left, right, right, shared, shared]
+        experts = [
+            layers.Dense(level["units"], activation="relu", name=f"{name}_experts_0_task_{i}")(x)
+            for i, x in enumerate(reads)
+        ]
+
+        def mixture(chosen, gate, x, name=name):
+            dense = layers.Dense(len(chosen), "softmax", False, name=f"{name}_gates_of_{gate}")
+            stack = keras.ops.stack(chosen, axis=1)
+            return keras.ops.sum(dense(x)[:, :, None] * stack, axis=1)
+
+        new_left = mixture(experts[:2] + experts[4:], "4_task_0", left)
+        new_right = mixture(experts[2:], "4_task_1", right)
+        shared = None if last else mixture(experts, "6_task_0", shared)
+        left, right = new_left, new_right
+    outputs = {"left": left, "right": right}
+    return keras.Model(
+        inputs, {task: layers.Dense(10, name=f"{task}_head")(x) for task, x in outputs.items()}
+    )
+
+
 def _two_towers():
     towers = [tower(lambda name, task=task: f"{task}_{name}") for task in TASKS]
     return zip(*towers, strict=True)
@@ -118,4 +159,5 @@ PAIRS = {
     "cross-stitch": (cross_stitch, cross_stitch_by_hand),
     "sluice": (sluice, sluice_by_hand),
     "factorised": (factorized, factorized_by_hand),
+    "PLE": (ple, ple_by_hand),
 }
