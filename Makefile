@@ -56,10 +56,22 @@ bench: $(INSTALLED)  ## Run the benchmarks; results in docs/results
 	$(BIN)/python -m benchmarks.deployment --output=docs/results
 	$(BIN)/python -m benchmarks.scaling_page
 
-reproduce: $(INSTALLED)  ## Train MultiDigits with every weighting and for integers, and Tox21 (folder TOX21=...); tables in docs/results
+# Read from folders that each have the name of a data set. `make reproduce PAGES=survey` takes the
+# methods of the survey alone.
+DATA := ../shared/data
+SURVEY := kendall_toy school domain_adaptation digits_and_clothes one_against_all tagging tables emotions
+PAGES := training survey
+reproduce: $(PAGES:%=reproduce-%)  ## Train on real data and write the tables and plots of docs/results (folder DATA=...)
+
+reproduce-training: $(INSTALLED)
 	$(BIN)/python -m benchmarks.weighting_accuracy --output=docs/results
 	$(BIN)/python -m benchmarks.quantization_accuracy --output=docs/results
-	$(BIN)/python -m benchmarks.tox21 --data=$(or $(TOX21),../shared/data/tox21) --output=docs/results
+	$(BIN)/python -m benchmarks.tox21 --data=$(DATA)/tox21 --output=docs/results
+
+reproduce-survey: $(SURVEY:%=reproduce-%)
+
+$(SURVEY:%=reproduce-%): reproduce-%: $(INSTALLED)
+	$(BIN)/python -m benchmarks.survey.$* --data=$(DATA) --output=docs/results/survey
 
 # They have an environment of their own, so that .venv holds what kmtl needs and nothing else.
 peers: $(PEERS)  ## Install the libraries that bench compares with; freeze TorchJD's values for test

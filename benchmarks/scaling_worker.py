@@ -17,8 +17,8 @@ from benchmarks.scaling_methods import BYTES_TASKS, METHODS, TASKS, key, make_we
 from benchmarks.timing import after_another
 from benchmarks.weighting_step import make_model
 from kmtl import backend
-from kmtl.models import packed_logs
-from kmtl.models.parting import Parting
+from kmtl.models.step import packed_logs
+from kmtl.models.step.parting import Parting
 
 
 def main(name: str) -> None:

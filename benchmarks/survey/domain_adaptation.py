@@ -9,19 +9,15 @@ import functools
 
 import keras
 import numpy as np
-from absl import app, flags
+from absl import app
 from keras import layers
 
 import kmtl
-from benchmarks.survey.records import measure, save, table
+from benchmarks.survey.records import DATA, SEEDS, dots, measure, save, table
 from kmtl.ops.figures import new_figure
 
-_DATA = flags.DEFINE_string("data", "../shared/data", "Folder with the folders mnist and usps.")
-_OUTPUT = flags.DEFINE_string("output", "docs/results/survey", "Folder for the results.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Number of seeds.", lower_bound=1)
-
 SOURCE, HELD_OUT = 10_000, 2_000
-BATCH, STEPS = 128, 5_000
+BATCH, STEPS = 128, 2_500
 RATE, MOMENTUM = 0.01, 0.9
 COLUMNS = {
     "usps": ("USPS test %", 100, 1),
@@ -35,8 +31,8 @@ ADAPTED, TARGET = "gradient reversal", "trained on the labels of USPS"
 
 def main(argv) -> None:
     del argv
-    mnist = mnist_like_usps(f"{_DATA.value}/mnist/mnist.npz")
-    usps = kmtl.datasets.usps(f"{_DATA.value}/usps")
+    mnist = mnist_like_usps(f"{DATA.value}/mnist/mnist.npz")
+    usps = kmtl.datasets.usps(f"{DATA.value}/usps")
     target, test = (usps.train.x, usps.train.y), (usps.test.x, usps.test.y)
     methods = {
         SOURCE_ONLY: functools.partial(plain, mnist["train"]),
@@ -49,16 +45,16 @@ def main(argv) -> None:
         keras.utils.set_random_seed(seed)
         return scores(train(seed), mnist["held_out"], test)
 
-    rows = measure({n: functools.partial(scored, m) for n, m in methods.items()}, _SEEDS.value)
+    rows = measure({n: functools.partial(scored, m) for n, m in methods.items()}, SEEDS.value)
     record = {
-        "command": f"python -m benchmarks.survey.domain_adaptation --seeds={_SEEDS.value}",
+        "command": f"python -m benchmarks.survey.domain_adaptation --seeds={SEEDS.value}",
         "setting": f"{SOURCE:,} digits of MNIST, cropped to 24 x 24 and resized to 16 x 16, and "
         f"{len(target[0]):,} images of USPS without labels; {STEPS:,} steps of {BATCH}, where "
         f"there are two domains half of each; SGD with momentum {MOMENTUM} and rate {RATE} / "
-        f"(1 + 10 p)^0.75, strength 2 / (1 + exp(-10 p)) - 1; {_SEEDS.value} seeds",
+        f"(1 + 10 p)^0.75, strength 2 / (1 + exp(-10 p)) - 1; {SEEDS.value} seeds",
         "rows": rows,
     }
-    folder = save(_OUTPUT.value, "domain_adaptation", record, page(record))
+    folder = save("domain_adaptation", record, page(record))
     picture(rows).savefig(folder / "domain_adaptation.png", dpi=120)
 
 
@@ -169,17 +165,10 @@ Made by `{record["command"]}`.
 
 
 def picture(rows):
-    """A dot for each seed."""
     figure = new_figure(7.0, 2.6)
     axes = figure.subplots()
-    for place, name in enumerate(reversed(rows)):
-        values = 100 * np.array(rows[name]["usps"])
-        axes.plot(values, np.full(len(values), place), "o", color="tab:blue", alpha=0.6)
-        axes.plot(values.mean(), place, "|", color="black", markersize=18)
-    axes.set_yticks(range(len(rows)), list(reversed(rows)))
-    axes.set_ylim(-0.5, len(rows) - 0.5)
+    dots(axes, rows, "usps", 100)
     axes.set_xlabel("accuracy on USPS test images, %; a dot for each seed, their mean as a line")
-    axes.grid(axis="x", alpha=0.3)
     return figure
 
 

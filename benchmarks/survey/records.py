@@ -6,9 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from absl import flags
 from tqdm import tqdm
 
 from benchmarks.versions import versions
+
+DATA = flags.DEFINE_string("data", "../shared/data", "Folder with a folder for each data set.")
+OUTPUT = flags.DEFINE_string("output", "docs/results/survey", "Folder for the results.")
+SEEDS = flags.DEFINE_integer("seeds", 3, "Number of seeds.", lower_bound=1)
 
 
 def measure(methods: Mapping[str, Callable[[int], dict]], seeds: int) -> dict:
@@ -53,9 +58,27 @@ def mean_and_sd(values: Sequence[float], digits: int) -> str:
     return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
 
 
-def save(output: str, name: str, record: dict, text: str) -> Path:
+def dots(axes, rows: Mapping[str, Mapping], score: str, factor: float = 1.0) -> None:
+    """A row for each method: a dot for each seed, and a line for their mean.
+
+    Args:
+        axes: Of matplotlib; its label is left to the caller.
+        rows: What `measure` returned; rows without the score are left out.
+        score: Which of the scores.
+        factor: 100 for percent. Defaults to `1.0`.
+    """
+    values = {name: factor * np.array(row[score]) for name, row in rows.items() if score in row}
+    for place, of_seeds in enumerate(values.values()):
+        axes.plot(of_seeds, np.full(len(of_seeds), place), "o", color="tab:blue", alpha=0.6)
+        axes.plot(of_seeds.mean(), place, "|", color="black", markersize=16)
+    axes.set_yticks(range(len(values)), list(values))
+    axes.set_ylim(len(values) - 0.5, -0.5)  # the first on top
+    axes.grid(axis="x", alpha=0.3)
+
+
+def save(name: str, record: dict, text: str) -> Path:
     """Writes `<name>.json` and `<name>.md`, prints the latter, returns the folder."""
-    folder = Path(output)
+    folder = Path(OUTPUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     record = {**record, "versions": versions()}
     (folder / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -4,9 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from kmtl.callbacks.affinity_plot import draw_affinity
+from kmtl.callbacks.affinity_plot import draw_affinity, new_affinity_figure
 from kmtl.grouping import TaskGroups
-from kmtl.ops.figures import new_figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +55,8 @@ class Recommendation:
         """
         tasks = list(self.affinity)
         cosines = self.evidence.get("cosines")
-        size = 2.5 + 0.7 * len(tasks)
         panels = 1 if cosines is None else 2
-        figure = new_figure(panels * (size + 1.0), size)
+        figure = new_affinity_figure(panels, tasks)
         axes = np.atleast_1d(figure.subplots(1, panels))
         draw_affinity(figure, axes[0], _matrix(self.affinity), tasks)
         for column, task in enumerate(tasks):

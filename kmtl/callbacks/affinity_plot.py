@@ -16,9 +16,16 @@ def plot_affinity(matrix: np.ndarray, tasks: Sequence[str]):
     Raises:
         ImportError: if matplotlib is not installed.
     """
-    size = 2.5 + 0.7 * len(tasks)
-    figure = new_figure(size + 1.0, size)
+    figure = new_affinity_figure(1, tasks)
     draw_affinity(figure, figure.subplots(), matrix, tasks)
+    return figure
+
+
+def new_affinity_figure(panels: int, tasks: Sequence[str]):
+    """A figure with room for heat maps side by side and for the tasks' names."""
+    size = 1.9 + 0.7 * len(tasks) + 0.1 * max(map(len, tasks))
+    figure = new_figure(panels * (size + 1.0), size)
+    figure.set_layout_engine("compressed")  # made for pictures, which keep their aspect
     return figure
 
 

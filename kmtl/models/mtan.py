@@ -33,7 +33,7 @@ def MTAN(
     Args:
         stages: The trunk, from input to output: pairs `(first, second)` of layers, models or
             lists of layers, all used as they are, not copied. The channels may change in both,
-            the resolution in `first` only.
+            the resolution only in `first` of the first stage, and in `between`.
         heads: Task name -> layer, list of layers or model on the task's own features. Copied.
         between: What lies between a stage and the next, one less than `stages`: layers without
             weights that change the resolution, such as `MaxPooling2D` or `UpSampling2D`, or

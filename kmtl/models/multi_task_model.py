@@ -12,10 +12,13 @@ from kmtl import backend
 from kmtl import weighting as weighting_lib
 from kmtl.losses.task_losses import TaskLosses
 from kmtl.metrics.task_metrics import NamedMeans, TaskMetrics
-from kmtl.models import packed_logs, resuming
-from kmtl.models.accumulated_gradients import AccumulatedGradients
-from kmtl.models.non_finite import StopOnNonFiniteLoss
-from kmtl.models.parting import Parting
+from kmtl.models.step import packed_logs, resuming
+from kmtl.models.step.accumulated_gradients import AccumulatedGradients
+from kmtl.models.step.non_finite import StopOnNonFiniteLoss
+from kmtl.models.step.parting import Parting
+from kmtl.models.step.task_gradients import TaskGradients
+from kmtl.models.step.task_penalties import TaskPenalties
+from kmtl.models.step.weighting_epochs import WeightingEpochs
 from kmtl.models.task_arguments import (
     by_task,
     labels_by_task,
@@ -23,9 +26,6 @@ from kmtl.models.task_arguments import (
     numbers_by_task,
     weights_by_task,
 )
-from kmtl.models.task_gradients import TaskGradients
-from kmtl.models.task_penalties import TaskPenalties
-from kmtl.models.weighting_epochs import WeightingEpochs
 from kmtl.weighting.gradient import GradientWeighting
 
 

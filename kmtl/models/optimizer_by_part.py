@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import keras
 
-from kmtl.models.parting import Parting
+from kmtl.models.step.parting import Parting
 
 SHARED = "shared"
 

@@ -32,6 +32,9 @@ class UncertaintyWeighting(TaskWeighting):
     (classification), `b = loss` (laplace), and, for "log1p",
     `sigma**2 = (loss + sqrt(loss**2 + 8 * loss)) / 4`.
 
+    Where losses begin large, `s` takes thousands of steps, as Adam divides by its first gradients
+    for long: a `beta_2` of 0.99 in place of 0.999 lets them go sooner.
+
     Needs: losses.
 
     State: one trainable scalar a task, trained by the model's optimizer without weight decay

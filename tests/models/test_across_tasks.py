@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 import kmtl
-from kmtl.models.task_penalties import TaskPenalties
+from kmtl.models.step.task_penalties import TaskPenalties
 from kmtl.regularizers.corresponding import corresponding_weights
 
 pytestmark = pytest.mark.both_backends

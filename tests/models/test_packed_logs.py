@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import kmtl
-from kmtl.models import packed_logs
+from kmtl.models.step import packed_logs
 
 pytestmark = pytest.mark.both_backends
 

@@ -6,8 +6,8 @@ import pytest
 from keras import layers, ops
 
 import kmtl
-from kmtl.models.parting import Parting
-from kmtl.models.task_rows import DenseRows, Rows
+from kmtl.models.step.parting import Parting
+from kmtl.models.step.task_rows import DenseRows, Rows
 
 pytestmark = pytest.mark.both_backends
 

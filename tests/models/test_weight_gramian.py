@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import kmtl
-from kmtl.models.parting import Parting
+from kmtl.models.step.parting import Parting
 from kmtl.weighting import GradientWeighting
 
 pytestmark = pytest.mark.both_backends

@@ -8,11 +8,11 @@ import keras
 from keras import ops
 
 from kmtl import backend
-from kmtl.models.accumulated_gradients import AccumulatedGradients
-from kmtl.models.parting import Parting
-from kmtl.models.row_combination import RowCombination
-from kmtl.models.task_penalties import TaskPenalties
-from kmtl.models.task_rows import Copies, Taps
+from kmtl.models.step.accumulated_gradients import AccumulatedGradients
+from kmtl.models.step.parting import Parting
+from kmtl.models.step.row_combination import RowCombination
+from kmtl.models.step.task_penalties import TaskPenalties
+from kmtl.models.step.task_rows import Copies, Taps
 from kmtl.weighting.gradient import GradientWeighting
 
 

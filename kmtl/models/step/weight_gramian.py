@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kmtl import backend
-from kmtl.models.parting import Parting
+from kmtl.models.step.parting import Parting
 
 
 class WeightGramian:

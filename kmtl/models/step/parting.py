@@ -6,7 +6,7 @@ import keras
 from keras import tree
 
 from kmtl.models import graph as graph_lib
-from kmtl.models.task_rows import is_tappable, tapped
+from kmtl.models.step.task_rows import is_tappable, tapped
 
 
 class Parting:
@@ -19,7 +19,7 @@ class Parting:
 
     Each task then gets a copy of the parting tensors, or a tap at the dense layer that reads
     them, so that one backward pass from all losses gives every task's own gradient (see
-    `kmtl.models.task_rows`).
+    `kmtl.models.step.task_rows`).
 
     Args:
         model: A `MultiTaskModel` with a functional graph.

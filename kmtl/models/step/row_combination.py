@@ -8,9 +8,9 @@ from typing import Any
 from keras import ops
 
 from kmtl import backend
-from kmtl.models.accumulated_gradients import AccumulatedGradients
-from kmtl.models.parting import Parting
-from kmtl.models.weight_gramian import WeightGramian
+from kmtl.models.step.accumulated_gradients import AccumulatedGradients
+from kmtl.models.step.parting import Parting
+from kmtl.models.step.weight_gramian import WeightGramian
 from kmtl.weighting.gradient import GradientWeighting
 from kmtl.weighting.jacobian import JacobianWeighting
 
