@@ -20,7 +20,7 @@ from benchmarks.survey.two_task_networks import SINGLE, SUM, TASKS, networks, to
 from kmtl.ops.figures import new_figure
 from kmtl.regularizers import AcrossTasks, SoftSharing, TensorTraceNorm
 
-_TRAIN = flags.DEFINE_integer("train", 10_000, "Training pairs.", lower_bound=1)
+_TRAIN = flags.DEFINE_integer("train", 6_000, "Training pairs.", lower_bound=1)
 _EPOCHS = flags.DEFINE_integer("epochs", 4, "Epochs of each training.", lower_bound=1)
 
 BATCH, VALIDATION = 64, 2_000

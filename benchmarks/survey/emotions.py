@@ -234,7 +234,7 @@ def picture(rows):
     figure = new_figure(7.0, 3.6)
     axes = figure.subplots()
     dots(axes, rows, "auc", 100)
-    axes.set_xlabel("mean test AUC, %; a dot for each seed, their mean as a line")
+    axes.set_xlabel("mean test AUC, %: dots are seeds, lines their means")
     return figure
 
 
