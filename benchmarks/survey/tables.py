@@ -223,7 +223,7 @@ def beside(rows, source: str, published: dict) -> str:
         title, factor, digits = TITLES[task]
         gaps = {kind: factor * (np.mean(rows[kind][task]) - value) for kind in KINDS}
         named = ", ".join(f"{kind} {gap:+.{digits}f}" for kind, gap in gaps.items())
-        texts.append(f"{title}: {source} {factor * value:.{digits}f}; above that {named}.")
+        texts.append(f"{title}: {source} {factor * value:.{digits}f}; difference to it: {named}.")
     return " ".join(texts)
 
 

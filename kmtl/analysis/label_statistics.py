@@ -1,5 +1,7 @@
 """Numbers of a task's labels that tell how well it may do as an auxiliary task."""
 
+import numbers
+
 import numpy as np
 
 
@@ -40,7 +42,8 @@ def label_statistics(y, missing=None) -> dict[str, float]:
         labels that are all equally frequent.
 
     Raises:
-        ValueError: if no label is left, or one is not finite.
+        ValueError: if no label is left, or one is not finite; for labels that are neither all
+            numbers nor all strings, and rows of different lengths.
 
     Example:
 
@@ -62,7 +65,10 @@ def label_statistics(y, missing=None) -> dict[str, float]:
     Reference: H. Martinez Alonso, B. Plank (2017), "When is multitask learning effective?
     Semantic sequence prediction under varying data conditions", EACL, arXiv:1612.02251.
     """
-    labels = np.asarray(y).ravel()
+    try:
+        labels = np.asarray(y).ravel()
+    except ValueError as error:
+        raise ValueError(f"`y` must have rows of one length. Received: {error}") from error
     if missing is not None:
         absent = np.asarray(labels == missing)
         # NaN is not equal to itself, and strings are never NaN.
@@ -73,6 +79,13 @@ def label_statistics(y, missing=None) -> dict[str, float]:
         raise ValueError(
             "`y` must have labels, and all but the missing ones finite. "
             f"Received: {labels.size} labels with missing={missing}: {labels}"
+        )
+    if labels.dtype.kind not in "biufSU" and not any(
+        all(isinstance(label, kind) for label in labels) for kind in (str, bytes, numbers.Real)
+    ):
+        raise ValueError(
+            "`y` must hold only numbers or only strings. "
+            f"Received: labels of types {sorted({type(label).__name__ for label in labels})}"
         )
     if labels.dtype.kind == "f" and not np.array_equal(labels, np.round(labels)):
         labels = labels.astype("float64")

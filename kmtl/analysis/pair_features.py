@@ -24,7 +24,7 @@ def pair_features(
         Three features for each of a task's, for each `(main, auxiliary)`.
 
     Raises:
-        ValueError: if tasks have different features, or one is not finite.
+        ValueError: for fewer than two tasks, different features of tasks, and ones not finite.
 
     Example:
 
@@ -38,6 +38,8 @@ def pair_features(
     Reference: J. Bingel, A. Soegaard (2017), "Identifying beneficial task relations for
     multi-task learning in deep neural networks", EACL, arXiv:1702.08303, section 3.
     """
+    if len(features) < 2:
+        raise ValueError(f"`features` must be of at least two tasks. Received: {sorted(features)}")
     names = sorted(next(iter(features.values()), ()))
     for task, values in features.items():
         if sorted(values) != names or not np.isfinite(list(values.values())).all():

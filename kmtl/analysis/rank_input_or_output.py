@@ -93,8 +93,8 @@ def rank_input_or_output(
         A `kmtl.analysis.InputOrOutput`.
 
     Raises:
-        ValueError: for columns that `x` lacks, labels without the main task, no seeds, and a
-            score that the model does not have or that is not finite.
+        ValueError: for fewer than two features, columns that `x` lacks, labels without the main
+            task, no seeds, and a score that the model does not have or that is not finite.
 
     Example:
 
@@ -124,6 +124,11 @@ def rank_input_or_output(
     """
     x, y = data
     width = np.shape(x)[-1]
+    if width < 2:
+        raise ValueError(
+            "`x` must have at least two features, as a network reads all but the one tried. "
+            f"Received: x of shape {np.shape(x)}"
+        )
     columns = list(range(width)) if columns is None else list(columns)
     if not columns or not set(columns) <= set(range(width)):
         raise ValueError(

@@ -13,6 +13,7 @@ from kmtl.analysis.validation_losses import batches_of, of_tasks, validation_los
 from kmtl.callbacks import GradientConflicts
 from kmtl.callbacks.task_affinity import TaskAffinity
 from kmtl.grouping import TaskGrouper, select_task_groups
+from kmtl.grouping.search import check_budget, check_number_of_tasks
 from kmtl.grouping.task_groups import group_name
 from kmtl.models import MultiTaskModel
 
@@ -68,9 +69,10 @@ def recommend(
 
     Raises:
         ValueError: for another `method`; for data that are no tuples of arrays with labels of
-            the same two or more tasks; if `model_fn` returns a model that trains other tasks
-            than it was asked for; if trainings are too short to measure anything; and what the
-            choice raises, such as for a `budget` below 1.
+            the same two or more tasks; for a `budget` that is no integer of at least 1, too many
+            tasks, and trainings too short to measure anything; if `model_fn` returns another
+            model, or one that trains other tasks than it was asked for; and what the choice
+            raises. Arguments are checked before a training.
 
     Example:
 
@@ -109,11 +111,19 @@ def recommend(
             f"`validation_data` must have labels of the tasks of `dataset`, {tasks}. "
             f"Received: {_tasks('validation_data', validation_data)}"
         )
+    check_budget(budget)
+    check_number_of_tasks(tasks)
+    group_name(tasks)  # which checks them
     say = print if verbose else lambda text: None
 
     def train(chosen, callbacks=()):
         keras.utils.set_random_seed(seed)
         model = model_fn(list(chosen))
+        if not isinstance(model, MultiTaskModel):
+            raise ValueError(
+                "`model_fn` must return a compiled `kmtl.MultiTaskModel`. "
+                f"Received: {type(model).__name__}"
+            )
         if model.trained_tasks != sorted(chosen):
             raise ValueError(
                 f"`model_fn` must return a model that trains the tasks {sorted(chosen)}. "
@@ -132,7 +142,8 @@ def recommend(
         return model
 
     if method == "affinity":
-        found = _by_affinity(train, validation_data, tasks, budget, every, batch_size, say)
+        steps = epochs * len(batches_of(dataset[:1], batch_size))
+        found = _by_affinity(train, steps, validation_data, tasks, budget, every, batch_size, say)
     else:
         found = _by_training(train, validation_data, tasks, budget, batch_size, say)
     missing, groups, affinity, evidence = found
@@ -141,17 +152,17 @@ def recommend(
     return Recommendation(groups, affinity, {"labels": labels, **evidence}, method)
 
 
-def _by_affinity(train, validation_data, tasks, budget, every, batch_size, say):
+def _by_affinity(train, steps, validation_data, tasks, budget, every, batch_size, say):
     say(f"Training {len(tasks)} tasks together, with a measurement each {every} batches")
     held_out = batches_of(of_tasks(validation_data, tasks), batch_size)
     measured = TaskAffinity(held_out, every)
-    conflicts = GradientConflicts(held_out)
-    model = train(tasks, [measured, conflicts])
-    if not measured.history:
+    if every > steps:
         raise ValueError(
             "The training must be of at least `every` batches to measure anything. "
-            f"Received: every={every}"
+            f"Received: every={every}, {steps} batches"
         )
+    conflicts = GradientConflicts(held_out)
+    model = train(tasks, [measured, conflicts])
     say(f"{len(measured.history)} measurements")
     groups = select_task_groups(measured.affinity, budget, singletons="zero")
     agreements = [entry["agreement"]["all shared"] for entry in conflicts.history]
@@ -187,8 +198,9 @@ def _by_training(train, validation_data, tasks, budget, batch_size, say):
 def _tasks(name, data) -> list[str]:
     labels = data[1] if isinstance(data, tuple) and len(data) in (2, 3) else None
     if not isinstance(labels, dict) or len(labels) < 2:
+        of = f"tasks {list(labels)}" if isinstance(labels, dict) else f"type {type(data).__name__}"
         raise ValueError(
             f"`{name}` must be `(x, y)` or `(x, y, sample_weight)`, y a dict of arrays of at "
-            f"least two tasks. Received: {name} of type {type(data).__name__}"
+            f"least two tasks. Received: {name} of {of}"
         )
     return sorted(labels)

@@ -89,7 +89,7 @@ def transfer_matrix(
 
     Raises:
         ValueError: for fewer than two tasks, for unknown or missing names, a single-task score
-            of 0, and scores that are not finite.
+            of 0, scores that are not finite, and directions that are no booleans.
 
     Example:
 
@@ -123,6 +123,12 @@ def transfer_matrix(
         _check_names("higher_is_better", higher_is_better, tasks)
     else:
         higher_is_better = dict.fromkeys(tasks, higher_is_better)
+
+    for task, direction in higher_is_better.items():
+        if not isinstance(direction, (bool, np.bool_)):
+            raise ValueError(
+                f"`higher_is_better` must be True or False. Received: {direction!r} for {task!r}"
+            )
 
     values = {i: dict.fromkeys(tasks, 0.0) for i in tasks}
     for j in tasks:

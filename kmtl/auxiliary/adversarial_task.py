@@ -3,11 +3,14 @@
 from collections.abc import Callable
 
 import keras
+import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
 from kmtl.auxiliary.attaching import features_of, marked
 from kmtl.auxiliary.auxiliary_task import AuxiliaryTask
+from kmtl.auxiliary.checks import is_missing
 from kmtl.layers.gradient_reversal import GradientReversal
+from kmtl.models.towers import last_activation
 
 
 class AdversarialTask(AuxiliaryTask):
@@ -40,12 +43,14 @@ class AdversarialTask(AuxiliaryTask):
         strength: Start of the strength of the reversal, at least 0. Defaults to `1.0`.
         weight: Factor of the domain loss, for head and trunk. Defaults to `1.0`.
         loss: As `compile` takes it. Defaults to `"crossentropy"`, binary or by classes as the
-            labels and the head ask for.
+            labels and the head ask for, of probabilities.
         missing: Domain that means "not known". Defaults to `None`, all are known.
         metrics: A metric or a list of them. Defaults to `"accuracy"`.
 
     Raises:
-        ValueError: as `kmtl.auxiliary.AuxiliaryTask`, and for a negative strength.
+        ValueError: as `kmtl.auxiliary.AuxiliaryTask`; for a negative strength; for a head whose
+            last layer has no activation with the default loss; and, when an attached task gets
+            data, for domains that the head has no output for.
 
     Example:
 
@@ -91,9 +96,28 @@ class AdversarialTask(AuxiliaryTask):
         metrics="accuracy",
     ):
         super().__init__(name, targets, head, loss, features, weight, missing, metrics)
+        if loss == "crossentropy" and last_activation(head) is keras.activations.linear:
+            raise ValueError(
+                '`head` must end in probabilities where loss="crossentropy". '
+                "Received: a last layer without activation"
+            )
         self.strength = strength
+        self._domains = None
         self._reversal = GradientReversal(strength, name=f"{name}_reversal")
 
     def build(self, model):
         hidden = self._reversal(features_of(model, self.features))
-        return {self.name: marked(self.name, self.head(hidden))}
+        output = self.head(hidden)
+        self._domains = max(2, output.shape[-1] or 0)  # one output tells two apart
+        return {self.name: marked(self.name, output)}
+
+    def targets(self, x, y):
+        targets = super().targets(x, y)
+        labels, missing = targets[self.name], self.missing.get(self.name)
+        known = labels if missing is None else labels[~is_missing(labels, missing)]
+        if self._domains and not np.isin(known, np.arange(self._domains)).all():
+            raise ValueError(
+                f"`targets` must be domains from 0 to {self._domains - 1}, those that `head` can "
+                f"tell apart. Received: {np.unique(known).tolist()}"
+            )
+        return targets

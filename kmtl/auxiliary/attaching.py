@@ -5,12 +5,15 @@ import keras
 from kmtl.layers.training_only import TrainingOnly
 
 
-def features_of(model: keras.Model, features: str | keras.KerasTensor) -> keras.KerasTensor:
+def features_of(
+    model: keras.Model, features: str | keras.KerasTensor, argument: str = "features"
+) -> keras.KerasTensor:
     """The tensor that a head reads.
 
     Args:
         model: A functional model.
         features: Name of one of its layers, which it uses once, or a tensor of its graph.
+        argument: What the user calls it, for messages. Defaults to `"features"`.
 
     Raises:
         ValueError: for a layer that the model lacks, calls more than once, or that has several
@@ -21,14 +24,14 @@ def features_of(model: keras.Model, features: str | keras.KerasTensor) -> keras.
     layers = {layer.name: layer for layer in model.layers}
     if features not in layers:
         raise ValueError(
-            f"`features` must name a layer of the model {model.name!r}, {sorted(layers)}; of a "
-            f"model inside of it only the outputs can be read. Received: features={features!r}"
+            f"`{argument}` must name a layer of the model {model.name!r}, {sorted(layers)}; of a "
+            f"model inside of it only the outputs can be read. Received: {argument}={features!r}"
         )
     tensors = outputs_in(model, layers[features])
     if len(tensors) != 1:
         raise ValueError(
-            "`features` must be a tensor where the layer has several outputs or is used more "
-            f"than once. Received: features={features!r}, with {len(tensors)} outputs"
+            f"`{argument}` must be a tensor where the layer has several outputs or is used more "
+            f"than once. Received: {argument}={features!r}, with {len(tensors)} outputs"
         )
     return tensors[0]
 

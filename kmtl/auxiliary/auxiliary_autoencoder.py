@@ -9,6 +9,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from kmtl.auxiliary.attaching import features_of, marked
 from kmtl.auxiliary.auxiliary_task import AuxiliaryTask
+from kmtl.auxiliary.checks import check_shape
 
 
 class AuxiliaryAutoencoder(AuxiliaryTask):
@@ -78,13 +79,9 @@ class AuxiliaryAutoencoder(AuxiliaryTask):
                 "`of` must name what to rebuild where there are several inputs, "
                 f"{sorted(x.name for x in model.inputs)}. Received: of=None"
             )
-        original = model.inputs[0] if self.of is None else features_of(model, self.of)
+        original = model.inputs[0] if self.of is None else features_of(model, self.of, "of")
         rebuilt = self.decoder(features_of(model, self.features))
-        if tuple(rebuilt.shape[1:]) != tuple(original.shape[1:]):
-            raise ValueError(
-                f"`decoder` must give the shape of what it rebuilds, {original.shape[1:]}. "
-                f"Received: {rebuilt.shape[1:]}"
-            )
+        check_shape("decoder", rebuilt.shape[1:], original.shape[1:])
         if not self._is_input(model.input):
             difference = rebuilt - ops.stop_gradient(original)
             rebuilt = keras.layers.Flatten(name=f"{self.name}_difference")(difference)

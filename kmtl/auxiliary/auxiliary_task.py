@@ -39,7 +39,8 @@ class AuxiliaryTask:
         features: Name of the layer of your model whose output the head reads, or that
             tensor itself.
         weight: Factor of the loss: a number of at least 0, or a
-            `keras.optimizers.schedules.LearningRateSchedule` of the training step.
+            `keras.optimizers.schedules.LearningRateSchedule` of the training step. It is not
+            used where `compile_arguments` gets a `weighting`, which then weighs this task, too.
             Defaults to `1.0`.
         missing: Label that means "no label". Defaults to `None`, all are there.
         metrics: A metric or a list of them. Defaults to `None`.

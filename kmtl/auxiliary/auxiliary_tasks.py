@@ -30,7 +30,7 @@ class AuxiliaryTasks:
             outputs are a dict.
 
     Raises:
-        ValueError: if there is no task, or two have an output of one name.
+        ValueError: if `tasks` is no list of at least one, or two have an output of one name.
 
     Example:
 
@@ -58,14 +58,14 @@ class AuxiliaryTasks:
     """
 
     def __init__(self, tasks: Sequence[AuxiliaryTask], main: str | None = None):
-        self.tasks = list(tasks)
+        self.tasks = list(tasks) if np.iterable(tasks) else []
         self.main = main
         outputs = [output for task in self.tasks for output in task.losses]
         twice = sorted({output for output in outputs if outputs.count(output) > 1})
         if not outputs or twice:
             raise ValueError(
-                "`tasks` must hold at least one task, and each output must have a name of its own. "
-                f"Received: {f'{twice} more than once' if twice else tasks}"
+                "`tasks` must be a list of at least one task, and each output must have a name of "
+                f"its own. Received: {f'{twice} more than once' if twice else tasks}"
             )
 
     def attach(self, model: keras.Model) -> MultiTaskModel:
@@ -75,12 +75,12 @@ class AuxiliaryTasks:
             model: A functional model, built. Its layers and weights are shared.
 
         Raises:
-            ValueError: for a model without a graph, or with outputs without names, and for
-                auxiliary outputs named like its own.
+            ValueError: for a model without a graph, such as a `Sequential` that is not built, or
+                with outputs without names, and for auxiliary outputs named like its own.
         """
-        if not is_graph(model) or not model.inputs:
+        if not is_graph(model) or not getattr(model, "inputs", None):
             raise ValueError(
-                "`model` must be functional, so that heads can be added to its layers. "
+                "`model` must be functional and built, so that heads can be added to its layers. "
                 f"Received: {model!r}"
             )
         if isinstance(model, keras.Sequential):

@@ -25,6 +25,15 @@ def check_weight(weight) -> None:
         )
 
 
+def check_shape(argument: str, shape, expected) -> None:
+    """Requires outputs of the shape of what they predict, both without the axis of rows."""
+    if tuple(shape) != tuple(expected):
+        raise ValueError(
+            f"`{argument}` must give the shape of what it predicts, {tuple(expected)}. "
+            f"Received: {tuple(shape)}"
+        )
+
+
 def check_not_constant(output: str, labels: np.ndarray, missing=None) -> None:
     """Raises ValueError if all labels are alike, so that nothing can be learned from them.
 

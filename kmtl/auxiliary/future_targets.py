@@ -48,10 +48,7 @@ def future_targets(
     """
     horizons = check_horizons(horizons)
     labels = np.asarray(labels)
-    if axis not in (0, 1) or labels.ndim <= axis:
-        raise ValueError(
-            f"`axis` must be 0 or 1, an axis of the labels. Received: axis={axis}, {labels.shape}"
-        )
+    check_axis(axis, labels.ndim)
     if series is not None and axis == 1:
         raise ValueError("`series` must be None where rows are series. Received: axis=1")
     if labels.dtype.kind not in "fc" and missing != missing:
@@ -74,14 +71,20 @@ def future_targets(
 
 def check_horizons(horizons: Sequence[int]) -> list[int]:
     """The horizons in order."""
-    horizons = sorted(horizons)
-    whole = all(isinstance(k, (int, np.integer)) and k >= 1 for k in horizons)
-    if not horizons or not whole or len(set(horizons)) < len(horizons):
+    given = list(horizons) if np.iterable(horizons) else []
+    whole = all(isinstance(k, (int, np.integer)) and k >= 1 for k in given)
+    if not given or not whole or len(set(given)) < len(given):
         raise ValueError(
-            "`horizons` must be different whole numbers of at least 1. "
+            "`horizons` must be a list of different whole numbers of at least 1. "
             f"Received: horizons={horizons}"
         )
-    return horizons
+    return sorted(given)
+
+
+def check_axis(axis: int, rank: int = 2) -> None:
+    """Requires an axis of time that labels of this many axes have."""
+    if axis not in (0, 1) or rank <= axis:
+        raise ValueError(f"`axis` must be 0 or 1, an axis of the labels. Received: axis={axis}")
 
 
 def _places(series, rows):

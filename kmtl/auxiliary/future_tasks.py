@@ -7,7 +7,7 @@ import numpy as np
 
 from kmtl.auxiliary.attaching import features_of, marked
 from kmtl.auxiliary.auxiliary_task import AuxiliaryTask
-from kmtl.auxiliary.future_targets import check_horizons, future_targets
+from kmtl.auxiliary.future_targets import check_axis, check_horizons, future_targets
 from kmtl.auxiliary.labels import labels_named
 
 
@@ -46,7 +46,7 @@ class FutureTasks(AuxiliaryTask):
 
     Raises:
         ValueError: as `kmtl.auxiliary.AuxiliaryTask` and `kmtl.auxiliary.future_targets`, for
-            another discount, and for a weight that is no number.
+            another discount, a weight that is no number, and a head that is a layer.
 
     Example:
 
@@ -85,6 +85,12 @@ class FutureTasks(AuxiliaryTask):
         super().__init__(name, targets, head, loss, features, weight)
         if not isinstance(weight, (int, float)):
             raise ValueError(f"`weight` must be a number. Received: weight={weight!r}")
+        if isinstance(head, keras.layers.Layer):
+            raise ValueError(
+                "`head` must be a function of the horizon that returns a layer, as each has its "
+                f"own. Received: head={head}"
+            )
+        check_axis(axis)
         if not 0 < discount <= 1:
             raise ValueError(
                 f"`discount` must be above 0 and at most 1. Received: discount={discount}"

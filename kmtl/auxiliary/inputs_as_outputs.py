@@ -7,6 +7,7 @@ import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
 from kmtl.auxiliary.auxiliary_task import AuxiliaryTask
+from kmtl.auxiliary.checks import check_shape
 from kmtl.auxiliary.column_noise import ColumnNoise
 from kmtl.models.graph import run
 
@@ -36,7 +37,8 @@ class InputsAsOutputs(AuxiliaryTask):
         name: The task's name, new to the model.
         columns: Positions in the last axis of an array of inputs, or names of entries of a
             dict of them.
-        head: A layer or model with an output for each column.
+        head: A layer or model with an output for each column, as wide as the entries where
+            columns are names.
         features: Name of the layer of your model whose output the head reads.
         loss: As `compile` takes it. Defaults to `"mse"`: standardise the columns.
         weight: Factor of the loss. Defaults to `1.0`.
@@ -48,7 +50,9 @@ class InputsAsOutputs(AuxiliaryTask):
 
     Raises:
         ValueError: as `kmtl.auxiliary.AuxiliaryTask`; without columns, for another mode, for
-            noise that is negative or goes with `"out"`, and for data without the columns.
+            noise that is negative or goes with `"out"`, for data without the columns, and for
+            a head of another width: on building, or for named columns when an attached task
+            gets data.
 
     Example:
 
@@ -102,6 +106,7 @@ class InputsAsOutputs(AuxiliaryTask):
                 f"Received: columns={columns}"
             )
         self.columns, self.mode, self.noise = columns, mode, noise
+        self._width = None
 
     def inputs(self, x):
         """What the model gets: in mode `"out"` all but the columns.
@@ -127,6 +132,13 @@ class InputsAsOutputs(AuxiliaryTask):
         packed = keras.tree.pack_sequence_as(model.input, inputs)
         return keras.Model(packed, outputs, name=model.name)
 
+    def build(self, model):
+        built = super().build(model)
+        self._width = built[self.name].shape[-1:]
+        if not isinstance(self.columns[0], str):
+            check_shape("head", self._width, (len(self.columns),))
+        return built
+
     def _with_noise(self, x):
         if not isinstance(self.columns[0], str):
             return ColumnNoise(self.columns, self.noise, name=f"{self.name}_noise")(x)
@@ -137,7 +149,11 @@ class InputsAsOutputs(AuxiliaryTask):
     def _columns_of(self, x, y):
         self._check(x)
         if isinstance(x, Mapping):
-            return np.concatenate([np.reshape(x[c], (len(x[c]), -1)) for c in self.columns], axis=1)
+            labels = [np.reshape(x[c], (len(x[c]), -1)) for c in self.columns]
+            labels = np.concatenate(labels, axis=1)
+            if self._width is not None:
+                check_shape("head", self._width, labels.shape[1:])
+            return labels
         return np.asarray(x)[..., self.columns]
 
     def _check(self, x):

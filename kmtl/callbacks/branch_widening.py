@@ -1,9 +1,12 @@
 """Widening of a `BranchingModel` while it is trained."""
 
+from collections.abc import Mapping
+
 import keras
 
 from kmtl.callbacks import backup_files
 from kmtl.callbacks.backup_and_resume import BackupAndResume
+from kmtl.callbacks.task_affinity import check_data
 from kmtl.models.branching.growth import GrowingModel
 from kmtl.models.branching.tree import BranchTree
 
@@ -36,8 +39,9 @@ class BranchWidening(keras.callbacks.Callback):
             `"grouping"`, a single group where widening ended.
 
     Raises:
-        ValueError: if `every` is no positive integer, or a cost is negative; in `fit`, for a model
-            that cannot be widened, and for `data` without labels of a task.
+        ValueError: if `data` is nothing of the above, `every` is no positive integer, or a cost is
+            negative; in `fit`, for a model that cannot be widened, and for `data` without labels
+            of a task.
 
     Example:
 
@@ -79,6 +83,7 @@ class BranchWidening(keras.callbacks.Callback):
         for name, value in (("unit_cost", unit_cost), ("separation_weight", separation_weight)):
             if not value >= 0:
                 raise ValueError(f"`{name}` must be at least 0. Received: {name}={value}")
+        check_data(data)
         self.data = data
         self.every = every
         self.unit_cost = unit_cost
@@ -112,6 +117,20 @@ class BranchWidening(keras.callbacks.Callback):
                 "`BranchWidening` needs a loss for every task, as its margins are what tasks are "
                 f"grouped by. Received: losses of {self.model.trained_tasks}, of the tasks "
                 f"{list(self.model.tree.tasks)}"
+            )
+        if self.model.tree.active is not None:
+            self._check_labels()
+
+    def _check_labels(self):
+        batches = iter([self.data] if isinstance(self.data, tuple) else self.data)
+        if batches is self.data:  # it can be read only once
+            return
+        _, y, _ = keras.utils.unpack_x_y_sample_weight(next(batches, None))
+        tasks = self.model.tree.tasks
+        if not isinstance(y, Mapping) or set(y) != set(tasks):
+            raise ValueError(
+                f"`data` must have labels of the tasks of the model, {list(tasks)}. "
+                f"Received: labels of {sorted(y) if isinstance(y, Mapping) else type(y).__name__}"
             )
 
     def on_epoch_end(self, epoch, logs=None):

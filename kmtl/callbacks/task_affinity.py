@@ -1,6 +1,7 @@
 """TAG's affinities: what a step for one task does to the losses of the others."""
 
 import itertools
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -30,7 +31,9 @@ class TaskAffinity(keras.callbacks.Callback):
     times a forward, a backward and one more forward pass, somewhat more than T training steps.
     The weights, the optimizer and random states are not touched, and layers run as in `predict`,
     without dropout and batch statistics. A measurement of i and j counts where both have a loss
-    above 0: elsewhere a task has no labels, or its loss has no shares.
+    above 0: elsewhere a task has no labels, or its loss has no shares. Pairs without any are NaN,
+    which `select_task_groups` refuses: give `data` with labels of all tasks, or leave those
+    without out of `affinity`.
 
     Args:
         data: A dataset of `(x, y)` or `(x, y, sample_weight)`, whose batches are taken in turn
@@ -84,8 +87,7 @@ class TaskAffinity(keras.callbacks.Callback):
             raise ValueError(
                 f"`learning_rate` must be positive. Received: learning_rate={learning_rate}"
             )
-        if isinstance(data, tuple):
-            _unpacked(data)  # which checks it
+        check_data(data)
         self.data = data
         self.every = every
         self.learning_rate = learning_rate
@@ -118,7 +120,11 @@ class TaskAffinity(keras.callbacks.Callback):
 
     @property
     def matrix(self) -> np.ndarray:
-        """Mean affinities, `(T, T)`: of the row's task for the column's; NaN if never measured."""
+        """Mean affinities, `(T, T)`: of the row's task for the column's; NaN where none counts.
+
+        Raises:
+            ValueError: if nothing was measured yet.
+        """
         if not self.history:
             raise ValueError("`TaskAffinity` needs at least one measurement. Received: none yet")
         values = np.array([entry["affinity"] for entry in self.history])
@@ -128,7 +134,11 @@ class TaskAffinity(keras.callbacks.Callback):
 
     @property
     def affinity(self) -> dict[str, dict[str, float]]:
-        """`affinity[i][j]`: the share of its loss that j is spared by a step for i."""
+        """`affinity[i][j]`: the share of its loss that j is spared by a step for i; see `matrix`.
+
+        Raises:
+            ValueError: if nothing was measured yet.
+        """
         return {
             i: {j: float(value) for j, value in zip(self.tasks, row, strict=True)}
             for i, row in zip(self.tasks, self.matrix, strict=True)
@@ -209,6 +219,12 @@ def _again(dataset):
             yield batch
         if empty:
             raise ValueError("`data` must have batches, also when read again. Received: none")
+
+
+def check_data(data) -> None:
+    """Requires a batch, or something to read batches of, which are checked when they are read."""
+    if isinstance(data, tuple) or not isinstance(data, Iterable):
+        _unpacked(data)
 
 
 def _unpacked(batch):

@@ -42,7 +42,8 @@ def adult(folder: str | os.PathLike, seed: int = 0) -> Splits:
 
     Raises:
         FileNotFoundError: If the file is not in the folder.
-        ValueError: If it lacks a column or holds other values.
+        ValueError: If `folder` is no path, or the file is broken, lacks a column or holds other
+            values.
 
     Example:
 

@@ -43,8 +43,9 @@ def conll2000(
 
     Raises:
         FileNotFoundError: If a file is not in the folder.
-        ValueError: If a line has not three fields, a chunk is no tag of the IOB2 scheme, a file
-            has no sentence, or `steps` or `min_count` are below 1.
+        ValueError: If `folder` is no path, a file is broken or has no sentence, a line has not
+            three fields, a chunk is no tag of the IOB2 scheme, or `steps` or `min_count` are
+            below 1.
 
     Example:
 

@@ -4,7 +4,14 @@ import os
 
 import numpy as np
 
-from kmtl.datasets.splits import Examples, Splits, held_out, read_arrays, standardized
+from kmtl.datasets.splits import (
+    Examples,
+    Splits,
+    distinct_names,
+    held_out,
+    read_arrays,
+    standardized,
+)
 
 FILE = "emotions.npz"
 KEYS = ("X_train", "Y_train", "X_test", "Y_test", "labels", "features")
@@ -40,7 +47,8 @@ def emotions(folder: str | os.PathLike, seed: int = 0) -> Splits:
 
     Raises:
         FileNotFoundError: If the file is not in the folder.
-        ValueError: If it lacks an array or holds other shapes or labels.
+        ValueError: If `folder` is no path, or the file is broken, lacks an array or holds other
+            shapes or labels.
 
     Example:
 
@@ -69,6 +77,7 @@ def emotions(folder: str | os.PathLike, seed: int = 0) -> Splits:
             )
         if others := sorted(set(np.unique(y).tolist()) - {0, 1}):
             raise ValueError(f"`Y_{name}` must hold 0 and 1. Received: {others}")
+    tasks = distinct_names("labels", tasks)
     train, validation = held_out(len(x_train), VALIDATION, seed)
     columns = standardized(x_train[train], x_train[validation], x_test)
     labels = (y_train[train], y_train[validation], y_test)
@@ -77,7 +86,7 @@ def emotions(folder: str | os.PathLike, seed: int = 0) -> Splits:
         *(
             Examples(
                 x=values,
-                y={str(task): y[:, t].astype("float32") for t, task in enumerate(tasks)},
+                y={task: y[:, t].astype("float32") for t, task in enumerate(tasks)},
                 rows=places,
             )
             for values, y, places in zip(columns, labels, rows, strict=True)

@@ -13,6 +13,7 @@ from kmtl.datasets.overlay import (
     overlay,
     split_sources,
 )
+from kmtl.datasets.splits import load_arrays
 
 SIZE = 28
 OFFSET = 8  # 28 + 8 = the 36x36 canvas of the papers
@@ -61,8 +62,8 @@ def multi_mnist(
         `sources`, a like dict of indices into `x_train` (train, validation) or `x_test` (test).
 
     Raises:
-        ValueError: If a number of pairs is below 1, or if the file lacks an array, holds one of
-            another shape or dtype, or holds fewer than two training images of some digit.
+        ValueError: If a number of pairs is below 1, or if the file is broken, lacks an array, holds
+            one of another shape or dtype, or holds fewer than two training images of some digit.
         FileNotFoundError: If there is no file at `path`.
 
     Example:
@@ -110,13 +111,7 @@ def multi_mnist(
 def _read(path: str | os.PathLike) -> list[np.ndarray]:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"`path` must name an existing .npz file. Received: path={path}")
-    with np.load(path) as file:
-        if not set(KEYS) <= set(file):
-            raise ValueError(
-                f"The file at `path` must hold the arrays {', '.join(KEYS)}. "
-                f"Received: path={path}, which holds {', '.join(file)}"
-            )
-        arrays = {key: file[key] for key in KEYS}
+    arrays = dict(zip(KEYS, load_arrays(path, KEYS), strict=True))
     for part in ("train", "test"):
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if x.dtype != "uint8" or x.shape != (len(y), SIZE, SIZE) or y.ndim != 1:

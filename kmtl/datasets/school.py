@@ -61,8 +61,8 @@ def school(folder: str | os.PathLike, seed: int = 0) -> Splits:
 
     Raises:
         FileNotFoundError: If the file is not in the folder.
-        ValueError: If it lacks an array or holds other shapes, numbers of schools are not from 0
-            on, or a school has fewer than four pupils.
+        ValueError: If `folder` is no path, the file is broken, lacks an array or holds other
+            shapes, numbers of schools are not from 0 on, or a school has fewer than four pupils.
 
     Example:
 

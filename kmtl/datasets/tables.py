@@ -16,9 +16,9 @@ def read_table(path: str, columns: Sequence[str]) -> dict[str, np.ndarray]:
         columns: Names that it must have.
 
     Raises:
-        ValueError: if it lacks one of them, or a line has more or fewer fields.
+        ValueError: if it is broken, lacks one of them, or a line has more or fewer fields.
     """
-    names, *lines = csv.reader(read_lines(path))
+    names, *lines = [*csv.reader(read_lines(path))] or [[]]
     if lacking := [name for name in columns if name not in names]:
         raise ValueError(
             f"The file must have the columns {', '.join(columns)}. Received: none of {lacking}"

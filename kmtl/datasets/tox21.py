@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from kmtl.datasets.splits import Examples, Splits, read_arrays
+from kmtl.datasets.splits import Examples, Splits, distinct_names, read_arrays
 
 FILE = "tox21_ecfp4_1024.npz"
 KEYS = ("X_packed", "Y", "scaffold_split", "tasks", "row")
@@ -45,7 +45,8 @@ def tox21(folder: str | os.PathLike, split: str = "random", seed: int = 0) -> Sp
 
     Raises:
         FileNotFoundError: If the file is not in the folder.
-        ValueError: If `split` is another, or the file lacks an array or holds other values.
+        ValueError: If `folder` is no path, `split` is another, or the file is broken, lacks an
+            array or holds other values.
 
     Example:
 
@@ -107,4 +108,4 @@ def _read(folder: str | os.PathLike) -> tuple:
         if others := sorted(set(np.unique(array).tolist()) - set(allowed)):
             raise ValueError(f"`{key}` must hold {allowed}. Received: {others} in {key}")
     labels = np.where(y == -1, np.nan, y).astype("float32")
-    return x, labels, scaffold, [str(task) for task in tasks], rows
+    return x, labels, scaffold, distinct_names("tasks", tasks), rows

@@ -45,9 +45,9 @@ def ud_english_ewt(
 
     Raises:
         FileNotFoundError: If a file is not in the folder.
-        ValueError: If a line has not ten fields, words are not numbered from 1 on, a parent is
-            no word of the sentence, a file has no sentence, or `steps` or `min_count` are
-            below 1.
+        ValueError: If `folder` is no path, a file is broken or has no sentence, a line has not ten
+            fields, words are not numbered from 1 on, a parent is no word of the sentence, or
+            `steps` or `min_count` are below 1.
 
     Example:
 

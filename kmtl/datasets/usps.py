@@ -38,7 +38,8 @@ def usps(folder: str | os.PathLike, seed: int = 0) -> Splits:
 
     Raises:
         FileNotFoundError: If the file is not in the folder.
-        ValueError: If it lacks an array or holds other values.
+        ValueError: If `folder` is no path, or the file is broken, lacks an array or holds other
+            values.
 
     Example:
 

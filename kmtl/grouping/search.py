@@ -16,6 +16,12 @@ def check_number_of_tasks(tasks: list[str]):
         )
 
 
+def check_budget(budget: int):
+    """Requires a number of networks."""
+    if isinstance(budget, bool) or not isinstance(budget, (int, np.integer)) or budget < 1:
+        raise ValueError(f"`budget` must be an integer, at least 1. Received: budget={budget}")
+
+
 def best_networks(losses: np.ndarray, costs: np.ndarray, budget: float) -> list[int] | None:
     """Chooses networks by branch and bound over the sets of tasks that they serve.
 

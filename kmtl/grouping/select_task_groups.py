@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from kmtl.grouping.search import best_networks, check_number_of_tasks
+from kmtl.grouping.search import best_networks, check_budget, check_number_of_tasks
 from kmtl.grouping.task_groups import TaskGroups, group_name, task_groups
 
 SINGLETONS = ("never", "zero", "self")
@@ -34,7 +34,9 @@ def select_task_groups(
     Args:
         affinity: `affinity[i][j]` is what `i` does for `j`, larger is better: a dict of dicts by
             names of tasks, or a `(T, T)` array, with `tasks`. `kmtl.analysis.transfer_matrix`
-            has another measure of it in its `values`.
+            has another measure of it in its `values`. No number may be NaN, which
+            `kmtl.callbacks.TaskAffinity` gives to tasks that it found no labels of: measure on
+            data that have some, or leave such tasks out.
         budget: Largest number of groups, that is, of networks to be trained and kept.
         tasks: Names of the rows and columns of an array; left out for a dict.
             Defaults to `None`.
@@ -72,8 +74,7 @@ def select_task_groups(
     Identifying Task Groupings for Multi-Task Learning", NeurIPS, arXiv:2109.04617, section on
     network selection; `tag/network_selection` of the released code.
     """
-    if isinstance(budget, bool) or not isinstance(budget, (int, np.integer)) or budget < 1:
-        raise ValueError(f"`budget` must be an integer, at least 1. Received: budget={budget}")
+    check_budget(budget)
     if singletons not in SINGLETONS:
         raise ValueError(
             f"`singletons` must be one of {SINGLETONS}. Received: singletons={singletons!r}"
@@ -126,5 +127,8 @@ def _square(affinity, tasks) -> tuple[list[str], np.ndarray]:
         raise ValueError(f"`affinity` must be of at least two tasks. Received: tasks={tasks}")
     if not np.isfinite(numbers).all():
         pairs = [(tasks[i], tasks[j]) for i, j in np.argwhere(~np.isfinite(numbers))]
-        raise ValueError(f"`affinity` must be finite. Received: none for the pairs {pairs}")
+        raise ValueError(
+            "`affinity` must be finite: leave out tasks that were not measured. "
+            f"Received: none for the pairs {pairs}"
+        )
     return tasks, numbers

@@ -52,7 +52,8 @@ class CRF(keras.layers.Layer):
 
     Raises:
         ValueError: if `num_tags` is less than 2 or the inputs have another rank; from the
-            decoders for outputs of another shape and lengths out of range.
+            decoders for outputs of another shape, and for lengths that are out of range or no
+            integers.
 
     Example:
 
@@ -149,9 +150,12 @@ class CRF(keras.layers.Layer):
     def decode(outputs, lengths=None):
         """The best sequences of tags, as a tensor.
 
+        A row whose outputs are all NaN gets tag 0 at each step, without an error.
+
         Args:
             outputs: What the layer returns.
-            lengths: Each row's number of steps, `(batch,)`. Defaults to `None`, all of them.
+            lengths: Each row's number of steps, `(batch,)` of integers. Defaults to `None`, all
+                of them.
 
         Returns:
             `(batch, steps)` of int32, -1 in padded steps.
@@ -198,7 +202,7 @@ class CRF(keras.layers.Layer):
 
 
 def _check_lengths(lengths, rows, steps) -> None:
-    """Requires a number of steps for each row, where the values are known."""
+    """Requires a whole number of steps for each row, where the values are known."""
     if lengths is None:
         return
     try:
@@ -207,8 +211,9 @@ def _check_lengths(lengths, rows, steps) -> None:
         return  # TensorFlow's error, or JAX's, while a function is compiled
     most = np.inf if steps is None else steps
     one_for_each = values.ndim == 1 and rows in (None, len(values))
-    if not one_for_each or ((values < 0) | (values > most)).any():
+    whole = values.dtype.kind in "iu"
+    if not whole or not one_for_each or ((values < 0) | (values > most)).any():
         raise ValueError(
-            f"`lengths` must have a number from 0 to {steps} for each of the {rows} rows. "
+            f"`lengths` must have an integer from 0 to {steps} for each of the {rows} rows. "
             f"Received: lengths={values.tolist()}"
         )

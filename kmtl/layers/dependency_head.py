@@ -131,9 +131,22 @@ class DependencyHead(keras.layers.Layer):
             parents: `(batch, n)`, 0 for the root, else the parent's place counted from 1.
             labels: `(batch, n)`, from 0 to `num_labels - 1`.
             num_labels: The layer's.
+
+        Raises:
+            ValueError: for a parent that the sentence lacks, and for a label out of range where
+                there is a parent.
         """
-        parents = np.asarray(parents)
-        return np.where(parents < 0, -1, parents * num_labels + np.asarray(labels))
+        parents, labels = np.asarray(parents), np.asarray(labels)
+        most = {"parents": (parents, parents.shape[1]), "labels": (labels, num_labels - 1)}
+        for name, (values, last) in most.items():
+            wrong = (parents >= 0) & ((values < 0) | (values > last))
+            if wrong.any():
+                row, step = np.argwhere(wrong)[0]
+                raise ValueError(
+                    f"`{name}` must be from 0 to {last}. "
+                    f"Received: {values[row, step]} in row {row}, step {step}"
+                )
+        return np.where(parents < 0, -1, parents * num_labels + labels)
 
     def decode(self, outputs) -> tuple[np.ndarray, np.ndarray]:
         """The greedy parents, 0 for the root, and their labels, by NumPy; each `(batch, n)`.

@@ -145,9 +145,15 @@ class DSelectKGate(keras.layers.Layer):
             self.add_loss(ops.mean(terms))
 
     def constant_weights(self) -> np.ndarray | None:
-        """The outputs of any example, `(num_experts,)`; None where they depend on it."""
+        """The outputs of any example, `(num_experts,)`; None where they depend on it.
+
+        Raises:
+            ValueError: before the layer is built.
+        """
         if self.per_example:
             return None
+        if not self.built:
+            raise ValueError(f"The gate must be built first. Received: {self.name!r}, not built")
         return ops.convert_to_numpy(self._mixture(None)[0])
 
     def compute_output_shape(self, input_shape) -> tuple:

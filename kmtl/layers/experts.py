@@ -76,7 +76,7 @@ class Mixture(keras.layers.Layer):
         for o, width in widths.items():
             own = {"num_experts": width, "name": f"{self.name}_gate_{o}"}
             config = {**self.gate["config"], **own, "dtype": self.dtype_policy}
-            gates.append(keras.saving.deserialize_keras_object({**self.gate, "config": config}))
+            gates.append(_made({**self.gate, "config": config}))
         return gates, [[o] for o in widths]
 
     def build(self, input_shape) -> None:
@@ -193,11 +193,22 @@ def _config_of(gate):
     if gate == "softmax":
         return gate
     if not isinstance(gate, dict) or "num_experts" not in gate.get("config", {}):
+        received = gate.get("class_name") if isinstance(gate, dict) else gate
         raise ValueError(
             "`gate` must be 'softmax' or a layer with the argument `num_experts`, such as "
-            f"`DSelectKGate`. Received: gate={gate}"
+            f"`DSelectKGate`. Received: gate={received}"
         )
     return {key: value for key, value in gate.items() if key != "build_config"}
+
+
+def _made(config):
+    """The layer of a config. What it refuses is its own error, not Keras's around that."""
+    try:
+        return keras.saving.deserialize_keras_object(config)
+    except TypeError as error:
+        while error.__context__ is not None:
+            error = error.__context__
+        raise error from None
 
 
 def _as_list(inputs):

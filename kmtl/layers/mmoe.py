@@ -29,8 +29,9 @@ class MMoE(Mixture):
         activation: Activation of each layer of an expert. Defaults to `"relu"`.
         gate: `"softmax"`, linear without bias as above; or a layer such as `DSelectKGate`,
             which each task gets a copy of, with the right `num_experts`. A layer of your own
-            maps `(batch, ..., features)` to `(batch, ..., num_experts)`, and needs `fold` for
-            the export. The attribute and the config hold the layer's config.
+            takes an argument `num_experts`, which its config holds, maps
+            `(batch, ..., features)` to `(batch, ..., num_experts)`, and needs `fold` for the
+            export. The attribute and the config hold the layer's config.
             Defaults to `"softmax"`.
         gate_dropout: Chance that a gate leaves an expert out for an example of training; what
             is left then grows to the old sum. Against gates that use one expert only.
@@ -47,7 +48,7 @@ class MMoE(Mixture):
 
     Raises:
         ValueError: if a count is below 1, `gate_dropout` is not in [0, 1), `gate` is neither
-            of the above, or `gate_x` does not fit x.
+            of the above or refuses the number of experts, or `gate_x` does not fit x.
 
     Example:
 

@@ -38,7 +38,8 @@ class PLE(keras.layers.Layer):
     Output shape: T times `(batch, ..., units)` of the last level, as a list.
 
     Raises:
-        ValueError: if `levels` is no list of such dicts, or `CGC` refuses one.
+        ValueError: if `levels` is no list of such dicts, or `CGC` refuses one; when called on
+            several tensors.
 
     Example:
 
@@ -85,6 +86,8 @@ class PLE(keras.layers.Layer):
         self.gate = self.cgc_layers[0].gate
 
     def build(self, input_shape) -> None:
+        if isinstance(input_shape[0], (list, tuple)):
+            raise ValueError(f"`PLE` must get one tensor. Received: {len(input_shape)} inputs")
         shape = input_shape
         for layer in self.cgc_layers:
             layer.build(shape)

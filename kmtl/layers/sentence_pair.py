@@ -63,11 +63,11 @@ class SentencePair(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape):
-        first, second = (tuple(shape) for shape in input_shape[:2])
-        if len(first) != 3 or len(second) != 3 or first[-1] != second[-1]:
+        shapes = [s if isinstance(s, (list, tuple)) else () for s in input_shape[:2]]
+        if [len(s) for s in shapes] != [3, 3] or shapes[0][-1] != shapes[1][-1]:
             raise ValueError(
                 "The first two inputs of `SentencePair` must be of shape (batch, steps, features) "
-                f"with as many features. Received: shapes {first} and {second}"
+                f"with as many features. Received: input_shape={input_shape}"
             )
 
     def call(self, inputs, mask=None):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kmtl.layers.checks import check_num_tasks
+from kmtl.layers.checks import check_num_tasks, check_streams, resolve_num_tasks
 from kmtl.layers.experts import fixed_dense
 from kmtl.layers.task_stacked_dense import TaskStackedDense
 
@@ -110,7 +110,10 @@ class SharedPlusSpecificDense(keras.layers.Layer):
         )
 
     def build(self, input_shape):
-        self.specific.build(input_shape)  # which checks the shapes
+        if isinstance(input_shape[0], (list, tuple)):  # here, as errors name the layer
+            check_streams(self, input_shape)
+            resolve_num_tasks(self, len(input_shape))
+        self.specific.build(input_shape)
         self.shared_kernel = self.add_weight(
             name="shared_kernel",
             shape=tuple(self.specific.kernel.shape[:2]),

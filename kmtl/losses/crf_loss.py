@@ -23,11 +23,18 @@ class CRFLoss(keras.losses.Loss):
     Steps that are padded have the label `missing`, and a sequence without any label is a missing
     one. Sequences are not divided by their lengths, so longer ones count for more. In a
     `kmtl.MultiTaskModel` n is that of all replicas, without sequences of sample weight 0; in a
-    plain `keras.Model` a weight of 0 does not lower n. Sample weights are one for each sequence.
+    plain `keras.Model` a weight of 0 does not lower n. Sample weights are one for each sequence,
+    `(batch,)`; those of shape `(batch, steps)` are an error of shapes where they meet the loss,
+    as the steps of a sequence have no losses of their own: leave steps out by `missing`.
 
     What is not allowed raises an error where values can be seen, as when a model runs eagerly or
     the loss is called on arrays. A compiled step cannot stop: there such a sequence's loss is
-    NaN, at which `fit` of a `kmtl.MultiTaskModel` stops, naming the task.
+    NaN, at which `fit` of a `kmtl.MultiTaskModel` stops, naming the task. A loss that is not
+    finite at the very first batch thus mostly means labels that are no tags: compile with
+    `run_eagerly=True`, and the error names the row and the step.
+
+    Keras's metrics, such as `"accuracy"`, fail with an error of shapes, as these outputs have more
+    rows than there are labels: use `kmtl.metrics.CRFAccuracy`.
 
     Args:
         missing: The label of padded steps, which come after all others: NaN or a number that is

@@ -5,7 +5,7 @@ import keras
 from kmtl.layers.logit_product import LogitProduct
 from kmtl.models.hard_sharing import HardSharing
 from kmtl.models.multi_task_model import MultiTaskModel
-from kmtl.models.towers import Stages
+from kmtl.models.towers import Stages, last_activation
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -62,8 +62,8 @@ def ESMM(
         A `kmtl.MultiTaskModel` with the tasks `"ctcvr"`, `"ctr"` and `"cvr"`.
 
     Raises:
-        ValueError: if a tower returns anything else than one logit for each example, or
-            `inputs` is missing where the embedding has none.
+        ValueError: if a tower returns anything else than one logit for each example, its last
+            layer has an activation, or `inputs` is missing where the embedding has none.
 
     Example:
 
@@ -90,6 +90,13 @@ def ESMM(
     """
     model = HardSharing(embedding, {"ctr": ctr_tower, "cvr": cvr_tower}, inputs=inputs)
     logits = model.output
+    for task, tower in (("ctr", ctr_tower), ("cvr", cvr_tower)):
+        activation = last_activation(tower)
+        if activation not in (None, keras.activations.linear):
+            raise ValueError(
+                f"`{task}_tower` must return a logit, without activation. "
+                f"Received: a last layer with activation={activation}"
+            )
     for task, y in logits.items():
         if tuple(y.shape[1:]) != (1,):
             raise ValueError(

@@ -30,7 +30,7 @@ def model_of_task(model: MultiTaskModel, task: str) -> MultiTaskModel:
         A `kmtl.MultiTaskModel` with this task and the inputs that it needs.
 
     Raises:
-        ValueError: for a task that the model does not have.
+        ValueError: for a task that the model does not have, and for another model.
 
     Example:
 
@@ -51,6 +51,8 @@ def model_of_task(model: MultiTaskModel, task: str) -> MultiTaskModel:
     Reference: A. Soegaard, Y. Goldberg (2016), "Deep multi-task learning with low level tasks
     supervised at lower layers", ACL, P16-2038, section 2, a step for one task at a time.
     """
+    if not isinstance(model, MultiTaskModel):
+        raise ValueError(f"`model` must be a `kmtl.MultiTaskModel`. Received: model={model!r}")
     check_names(model.task_names, "`task`", [task], complete=False)
     output = model.output[task]
     needed = {id(x) for x in ancestors([output])}

@@ -51,7 +51,8 @@ class SuccessiveStages:
         models: Task -> its `kmtl.MultiTaskModel`, with layers of the whole one.
 
     Raises:
-        ValueError: for unknown tasks or layers, a factor below 0, and `fit` before `compile`.
+        ValueError: for unknown tasks or layers, names that are no list, a factor below 0, `fit`
+            before `compile`, and data that are no dict.
 
     Example:
 
@@ -95,6 +96,10 @@ class SuccessiveStages:
         if isinstance(order, str) or not order or len(set(order)) < len(order):
             raise ValueError(f"`order` must be a list of different tasks. Received: order={order}")
         check_names(model.task_names, "`order`", order, complete=False)
+        if isinstance(first_below, str):
+            raise ValueError(
+                f"`first_below` must be a list of names. Received: first_below={first_below!r}"
+            )
         self.model = model
         self.order = list(order)
         self.strength = strength
@@ -156,6 +161,8 @@ class SuccessiveStages:
         Returns:
             Task -> log name -> values by epoch.
         """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"`data` must be a dict of task -> its data. Received: {type(data)}")
         check_names(self.order, "`data`", data, complete=True)
         if set(self._anchored) < set(self.order):
             absent = sorted(set(self.order) - set(self._anchored))

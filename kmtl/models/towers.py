@@ -210,3 +210,14 @@ def _advance(walk, reply, joints, k, task):
             f"Received: {joints} for task {task!r}"
         ) from None
     return outputs
+
+
+def last_activation(layers):
+    """The activation of the last of some layers, None where there is none to be seen.
+
+    Args:
+        layers: A layer, a list of layers or a model.
+    """
+    while isinstance(layers, (list, tuple)) or is_graph(layers):
+        layers = (layers if isinstance(layers, (list, tuple)) else layers.layers)[-1]
+    return getattr(layers, "activation", None)

@@ -11,7 +11,8 @@ def decode(outputs, lengths=None) -> np.ndarray:
 
     Args:
         outputs: The deployed model's outputs, `(batch, steps + tags + 2, tags)`.
-        lengths: Each row's number of steps, `(batch,)`. Defaults to `None`, all of them.
+        lengths: Each row's number of steps, `(batch,)` of integers. Defaults to `None`, all of
+            them.
 
     Returns:
         `(batch, steps)` of int32, -1 in padded steps.

@@ -42,8 +42,8 @@ class AcrossTasks:
             with the model; None before `compile`.
 
     Raises:
-        ValueError: where layers are unknown, or differ in number or in the shape of the weight;
-            where the penalty belongs to another model.
+        ValueError: where tasks or layers are unknown, or layers differ in number or in the shape
+            of the weight; where the penalty belongs to another model.
 
     Example:
 
@@ -135,16 +135,22 @@ class AcrossTasks:
                 self.regularizer.update(ops.stop_gradient(stacked(group)), state)
 
     def learned(self, k: int = 0) -> dict:
-        """What is learned of the k-th weights: name -> array."""
+        """What is learned of the k-th weights, counted from 0: name -> array.
+
+        Raises:
+            ValueError: before `compile`, and for weights that there are not.
+        """
         if not self._states:
             raise ValueError("A model must be compiled with the penalty first.")
+        if k not in range(len(self._states)):
+            raise ValueError(f"`k` must be from 0 to {len(self._states) - 1}. Received: k={k}")
         return {name: ops.convert_to_numpy(value) for name, value in self._states[k].items()}
 
     def task_correlation(self, k: int = 0) -> np.ndarray:
         """The learned correlations of the k-th weights' tasks, `(T, T)`, in the stack's order.
 
         Raises:
-            ValueError: if the regularizer learns no covariance of tasks.
+            ValueError: as `learned`, and if the regularizer learns no covariance of tasks.
         """
         learned = self.learned(k)
         if "task_covariance" not in learned:

@@ -1,10 +1,12 @@
 """Checks that penalties on stacked weights share."""
 
+from numbers import Real
+
 
 def check_strength(strength) -> None:
-    """Requires a factor that is not negative."""
-    if not strength >= 0:
-        raise ValueError(f"`strength` must be at least 0. Received: strength={strength}")
+    """Requires a number that is not negative."""
+    if not isinstance(strength, Real) or not strength >= 0:
+        raise ValueError(f"`strength` must be at least 0. Received: strength={strength!r}")
 
 
 def check_task_axis(shape, task_axis) -> None:

@@ -23,7 +23,8 @@ def corresponding_weights(
         weight: Name of the weights.
 
     Raises:
-        ValueError: where layers are unknown, or differ in number or in the shape of the weight.
+        ValueError: where tasks or layers are unknown, or layers differ in number or in the shape
+            of the weight.
     """
     by_name = dict(_layers(model))
     if isinstance(layers, str) and "{task}" not in layers:
@@ -31,6 +32,10 @@ def corresponding_weights(
     if isinstance(layers, str):
         names = {task: _matches(by_name, task, layers, weight) for task in tasks}
     else:
+        if unknown := sorted(set(layers) - set(tasks)):
+            raise ValueError(
+                f"`layers` must be of tasks of the model, {sorted(tasks)}. Received: {unknown}"
+            )
         names = {task: [n] if isinstance(n, str) else list(n) for task, n in layers.items()}
     found = {task: _weights_of(by_name, names[task], weight) for task in sorted(names)}
     shapes = {task: [f"{v.path} {tuple(v.shape)}" for v in vs] for task, vs in found.items()}

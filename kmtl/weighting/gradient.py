@@ -32,7 +32,9 @@ class GradientWeighting(TaskWeighting):
             backward pass through the trunk for each task. `"last_shared"`: those by the
             weights of the last shared layers. Defaults to `"representation"`.
         parting: Names of the layers whose outputs are the tensors where the tasks part.
-            Defaults to `None`: found from the model's graph.
+            Defaults to `None`: found from the model's graph. A layer with an output for each
+            task, such as `MMoE`, counts as what comes after; where nothing shared is before
+            it, name it, with the scope "parameters": by its outputs no two tasks conflict.
         scale_heads: Whether a task's head is scaled by its coefficient, too. Defaults to
             `False`.
         name: Name of the rule's state in the model. Defaults to `None`, the class name in

@@ -85,3 +85,24 @@ def test_missing_labels_are_left_out():
 def test_errors(y, missing):
     with pytest.raises(ValueError, match="`y` must have labels, and all but the missing ones"):
         label_statistics(y, missing)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (None, r"only numbers or only strings. Received: labels of types \['NoneType'\]"),
+        ({"a": [1, 2]}, r"Received: labels of types \['dict'\]"),
+        (["B", None], r"Received: labels of types \['NoneType', 'str'\]"),
+        ([[1], [1, 2]], "`y` must have rows of one length. Received: .*inhomogeneous"),
+    ],
+)
+def test_what_is_no_array_of_labels(y, message):
+    with pytest.raises(ValueError, match=message):
+        label_statistics(y)
+
+
+def test_arrays_of_objects():
+    labels = np.array(["O", None, "B", "B"], object)
+    assert label_statistics(labels[[0, 2, 3]]) == label_statistics([0, 1, 1])
+    assert label_statistics(np.array([b"O", b"B", b"B"], object)) == label_statistics([0, 1, 1])
+    assert label_statistics(np.array([0, 1, 1], object)) == label_statistics([0, 1, 1])

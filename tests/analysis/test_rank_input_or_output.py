@@ -92,5 +92,8 @@ def test_errors():
         ranked(seeds=())
     with pytest.raises(ValueError, match="with the task `main`. Received: main='rent'"):
         rank_input_or_output(model_fn, (X, Y), (X, Y), main="rent")
+    one = np.ones((32, 1)), {"price": np.ones((32, 1))}
+    with pytest.raises(ValueError, match=r"least two features.*Received: x of shape \(32, 1\)"):
+        rank_input_or_output(None, one, one, main="price")  # before a model is made
     with pytest.raises(ValueError, match="`metric` must be one of .*Received: 'accuracy'"):
         ranked(columns=[0], metric="accuracy", epochs=1)

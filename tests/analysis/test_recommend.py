@@ -23,7 +23,11 @@ def rows(start, stop, tasks="abcd"):
     return X[start:stop], {task: Y[task][start:stop] for task in tasks}
 
 
-TRAIN, HELD_OUT = rows(0, 96), rows(96, 160)
+def named(*tasks):
+    return X, dict.fromkeys((*tasks, "z"), SUM)
+
+
+TRAIN, HELD_OUT, MANY = rows(0, 96), rows(96, 160), named(*map(str, range(15)))
 
 
 def model_fn(tasks):
@@ -142,17 +146,35 @@ def test_validation_losses_are_those_of_evaluate():
     [
         ({"method": "guess"}, "`method` must be one of .*Received: method='guess'"),
         ({"dataset": [1, 2]}, "`dataset` must be .*Received: dataset of type list"),
-        ({"dataset": rows(0, 96, "a")}, "at least two tasks"),
+        ({"dataset": rows(0, 96, "a")}, r"two tasks. Received: dataset of tasks \['a'\]"),
         (
             {"validation_data": rows(0, 9, "ab")},
             r"`validation_data` must have labels.*\['a', 'b'\]",
         ),
         ({"model_fn": lambda tasks: model_fn("ab")}, r"`model_fn` must return.*\['a', 'b'\]"),
-        ({"every": 500}, "at least `every` batches.*Received: every=500"),
-        ({"budget": 0}, "`budget` must be"),
+        ({"model_fn": lambda tasks: None}, "a compiled `kmtl.MultiTaskModel`. Received: NoneType"),
+        ({"model_fn": lambda tasks: keras.Sequential()}, "MultiTaskModel`. Received: Sequential"),
     ],
 )
 def test_errors(arguments, message):
+    refused(arguments, message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"every": 4}, "at least `every` batches.*Received: every=4, 3 batches"),
+        ({"budget": 0}, "`budget` must be an integer, at least 1. Received: budget=0"),
+        ({"budget": 0, "method": "train"}, "`budget` must be an integer, at least 1"),
+        ({"dataset": named("a+b"), "validation_data": named("a+b")}, r'must not contain "\+"'),
+        ({"dataset": MANY, "validation_data": MANY}, "At most 14 tasks"),
+    ],
+)
+def test_errors_before_a_training(arguments, message):
+    refused({"model_fn": None, **arguments}, message)  # no model is made
+
+
+def refused(arguments, message):
     given = {
         "model_fn": model_fn,
         "dataset": TRAIN,

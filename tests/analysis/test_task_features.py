@@ -134,3 +134,8 @@ def test_pairs_by_hand():
 def test_pairs_of_different_features(other):
     with pytest.raises(ValueError, match=r"the same for all tasks. Received: features\['b'\]="):
         pair_features({"a": {"x": 1.0}, "b": other})
+
+
+def test_pairs_of_one_task():
+    with pytest.raises(ValueError, match=r"of at least two tasks. Received: \['a'\]"):
+        pair_features({"a": {"x": 1.0}})

@@ -94,6 +94,8 @@ def test_plot_without_matplotlib(monkeypatch):
         ),
         ({"pairs": {**PAIRS, "seg": {"depth": 1, "edge": 1}}}, r"Received: \['depth', 'edge'\]"),
         ({"higher_is_better": {"seg": True}}, "`higher_is_better` must name the tasks"),
+        ({"higher_is_better": "loss"}, "must be True or False. Received: 'loss' for 'depth'"),
+        ({"higher_is_better": {**DIRECTIONS, "seg": None}}, "Received: None for 'seg'"),
         ({"single_task": {**SINGLE, "seg": 0.0}}, r"not 0,.*Received: single_task\['seg'\]=0.0"),
         ({"single_task": {**SINGLE, "seg": np.nan}}, r"must be finite.*single_task\['seg'\]=nan"),
         (

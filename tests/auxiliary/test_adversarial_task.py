@@ -103,6 +103,28 @@ def test_domain_data_alternates_and_repeats_the_shorter():
     np.testing.assert_array_equal(y["size"][1::2], 7.0)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_domains_that_the_head_cannot_tell_apart(training):
+    labels = {"price": X[:, :1], "where": np.arange(24) % 3}
+    for units in (1, 2):
+        helpers = AuxiliaryTasks([AdversarialTask("domain", "where", head(units), "trunk")])
+        helpers.attach(small_model())
+        with pytest.raises(ValueError, match=r"from 0 to 1, .*Received: \[0, 1, 2\]"):
+            helpers.add_targets((X, labels), training)
+        some = AdversarialTask("domain", "where", head(units), "trunk", missing=2)
+        AuxiliaryTasks([some]).attach(small_model())
+        assert some.targets(X, labels)["domain"] is labels["where"]
+
+
+def test_a_head_without_probabilities():
+    logits = keras.layers.Dense(1)
+    for top in (logits, keras.Sequential([keras.layers.Dense(2, "relu"), logits])):
+        with pytest.raises(ValueError, match="`head` must end in probabilities"):
+            AdversarialTask("domain", "domain", top, "trunk")
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    AdversarialTask("domain", "domain", logits, "trunk", loss=loss)
+
+
 def test_errors():
     with pytest.raises(ValueError, match="`strength` must be at least 0"):
         AdversarialTask("domain", "domain", head(), "trunk", strength=-1.0)

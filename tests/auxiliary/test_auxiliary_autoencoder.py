@@ -68,6 +68,12 @@ def test_features_are_a_fixed_aim():
 
 
 def test_a_decoder_of_another_shape():
-    with pytest.raises(ValueError, match=r"it rebuilds, \(4,\). Received: \(3,\)"):
+    with pytest.raises(ValueError, match=r"`decoder` must .* predicts, \(4,\). Received: \(3,\)"):
         task = AuxiliaryAutoencoder("rebuilt", keras.layers.Dense(3), "trunk")
+        AuxiliaryTasks([task]).attach(small_model())
+
+
+def test_an_unknown_layer_of_names_the_argument():
+    task = AuxiliaryAutoencoder("rebuilt", keras.layers.Dense(4), "trunk", of="z")
+    with pytest.raises(ValueError, match="`of` must name a layer of .*Received: of='z'"):
         AuxiliaryTasks([task]).attach(small_model())

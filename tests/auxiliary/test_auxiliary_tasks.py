@@ -152,7 +152,7 @@ def test_errors():
             area(weight=weight)
     with pytest.raises(ValueError, match="`features` must name a layer of .*features='trank'"):
         AuxiliaryTasks([area(features="trank")]).attach(small_model())
-    for tasks in ([], [area(), area()]):
+    for tasks in ([], [area(), area()], area()):
         with pytest.raises(ValueError, match="each output must have a name of its own"):
             AuxiliaryTasks(tasks)
     price = AuxiliaryTask("price", "price", keras.layers.Dense(1), "mse", "trunk")
@@ -163,6 +163,9 @@ def test_errors():
     with pytest.raises(ValueError, match="whose name is `main`. Received: 1 without names"):
         AuxiliaryTasks([area()]).attach(unnamed)
     helpers = AuxiliaryTasks([area()])
+    unbuilt = keras.Sequential([keras.layers.Dense(3, name="trunk")])
+    with pytest.raises(ValueError, match="`model` must be functional and built"):
+        helpers.attach(unbuilt)
     with pytest.raises(ValueError, match="`loss` must be a dict of main task"):
         helpers.compile_arguments("mse")
     with pytest.raises(ValueError, match=r"Received: metrics of \['area'\]"):

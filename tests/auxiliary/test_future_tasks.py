@@ -101,8 +101,13 @@ def test_errors():
         future_targets(np.zeros((2, 3)), [1], "ab", axis=1)
     with pytest.raises(ValueError, match="`axis` must be 0 or 1"):
         future_targets(np.zeros(3), [1], axis=1)
-    for horizons in ((), (0,), (1, 1), (1.5,)):
-        with pytest.raises(ValueError, match="`horizons` must be different whole numbers"):
+    for axis in (2, -1):
+        with pytest.raises(ValueError, match=f"`axis` must be 0 or 1.* Received: axis={axis}"):
+            future(axis=axis)
+    with pytest.raises(ValueError, match="`head` must be a function of the horizon.*head=<Dense"):
+        FutureTasks("price", "price", keras.layers.Dense(1), "mse", "trunk")
+    for horizons in ((), (0,), (1, 1), (1.5,), (1, "a"), 3):
+        with pytest.raises(ValueError, match="`horizons` must be a list of different whole"):
             future(horizons)
     for discount in (0.0, 1.1):
         with pytest.raises(ValueError, match="`discount` must be above 0"):

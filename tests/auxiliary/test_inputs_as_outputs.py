@@ -133,3 +133,14 @@ def test_errors():
         as_outputs([4]).add_targets((X, Y))
     with pytest.raises(ValueError, match=r"inputs, \['a'\]. Received: columns=\['b'\]"):
         as_outputs(["b"]).add_targets(({"a": X}, Y))
+
+
+@pytest.mark.parametrize("mode", ["out", "both"])
+def test_a_head_that_is_too_narrow(mode):
+    message = r"`head` must give the shape of what it predicts, \(2,\). Received: \(1,\)"
+    with pytest.raises(ValueError, match=message):
+        as_outputs([0, 1], mode=mode).attach(reader(4))
+    helpers = as_outputs(["b"], mode=mode)
+    helpers.attach(reader(4))
+    with pytest.raises(ValueError, match=message):
+        helpers.add_targets(({"a": X[:, :2], "b": X[:, 2:]}, Y))

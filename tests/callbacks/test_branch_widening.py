@@ -199,6 +199,8 @@ def test_tasks_without_a_loss():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"data": None}, r"`data` must be `\(x, y\)`.*Received: data of type NoneType"),
+        ({"data": (X,)}, "Received: data of type tuple"),
         ({"every": 0}, "`every` must be an integer >= 1. Received: every=0"),
         ({"unit_cost": -1.0}, "`unit_cost` must be at least 0. Received: unit_cost=-1.0"),
         ({"separation_weight": float("nan")}, "`separation_weight` must be at least 0"),
@@ -206,4 +208,21 @@ def test_tasks_without_a_loss():
 )
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
-        BranchWidening((X, Y), **arguments)
+        BranchWidening(**{"data": (X, Y), **arguments})
+
+
+@pytest.mark.parametrize("batch", [(X, {"a": Y["a"]}), (X, {**Y, "e": Y["a"]}), (X, Y["a"])])
+def test_data_without_the_tasks_are_refused_before_a_step(batch):
+    for data in (batch, [batch]):
+        model = build()
+        with pytest.raises(
+            ValueError, match=r"`data` must have labels of .*, \['a', 'b', 'c', 'd'"
+        ):
+            fit(model, BranchWidening(data))
+        assert int(model.optimizer.iterations) == 0
+
+
+def test_batches_that_can_be_read_once_are_not_read_early():
+    widening = BranchWidening(iter([(X, Y)]), every=1)
+    fit(build(), widening, epochs=1)
+    assert len(widening.history) == 1

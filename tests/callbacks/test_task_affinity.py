@@ -218,6 +218,7 @@ def test_replicas(mirrored):
         ({"every": 0}, "`every` must be an integer >= 1. Received: every=0"),
         ({"learning_rate": 0.0}, "`learning_rate` must be positive. Received: learning_rate=0.0"),
         ({"data": (X,)}, r"`data` must be `\(x, y\)`.*Received: data of type tuple"),
+        ({"data": None}, r"`data` must be `\(x, y\)`.*Received: data of type NoneType"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -77,6 +77,14 @@ def test_a_missing_file_is_named(tmp_path):
         adult(tmp_path)
 
 
+def test_empty_files_and_no_paths(tmp_path):
+    (tmp_path / "adult.csv").touch()
+    with pytest.raises(ValueError, match="must have the columns age, "):
+        adult(tmp_path)
+    with pytest.raises(ValueError, match="`folder` must be the path of .*Received: folder=None"):
+        adult(None)
+
+
 @pytest.mark.skipif(not REAL.exists(), reason="Adult does not lie beside the repository")
 def test_real_adult():
     data = adult(REAL)

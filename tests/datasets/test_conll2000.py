@@ -74,6 +74,19 @@ def test_errors(tmp_path):
         conll2000(tmp_path, min_count=0)
 
 
+def test_broken_files_are_named(tmp_path):
+    packed = (write(tmp_path) / "test.txt.gz").read_bytes()
+    for content in (packed[:-12], b"no gzip", packed[:30] + b"????" + packed[34:]):
+        (tmp_path / "test.txt.gz").write_bytes(content)
+        with pytest.raises(ValueError, match="test.txt.gz must be a whole file of text in UTF-8"):
+            conll2000(tmp_path)
+    (tmp_path / "train.txt").write_bytes(b"caf\xe9 NN B-NP\n")
+    with pytest.raises(
+        ValueError, match="train.txt must be a whole file of text.*Received: .*codec"
+    ):
+        conll2000(tmp_path)
+
+
 def chunks(tags):
     """(start, end, kind) of each chunk."""
     found, start = set(), None

@@ -43,6 +43,7 @@ def test_songs_and_labels(tmp_path):
     [
         ({"X_test": np.ones((7, 3))}, r"`X_test` must be .*Received: \(7, 3\), \(7, 2\), 4, 2"),
         ({"labels": ["calm"]}, r"`Y_train` \(M, T\) for T `labels`.*Received: .*4, 1"),
+        ({"labels": ["a"] * len(ARRAYS["labels"])}, "`labels` must be distinct names. Received"),
         ({"Y_train": 2 * ARRAYS["Y_train"]}, r"`Y_train` must hold 0 and 1. Received: \[2\]"),
     ],
 )

@@ -106,6 +106,10 @@ def test_wrong_files_are_refused(tmp_path, changes, message):
 def test_missing_file_and_counts_are_refused(npz):
     with pytest.raises(FileNotFoundError, match="`path` must name an existing .npz file. Received"):
         multi_mnist("no_such_file.npz")
+    broken = npz.with_name("broken.npz")
+    broken.write_bytes(npz.read_bytes()[:-50])
+    with pytest.raises(ValueError, match="broken.npz must be a whole file of arrays.*Received: "):
+        multi_mnist(broken)
     for name in ("num_train", "num_validation", "num_test"):
         with pytest.raises(ValueError, match=f"`{name}` must be at least 1. Received: {name}=-1"):
             multi_mnist(npz, **{name: -1})

@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,7 @@ def test_missing_file_and_split_are_named(tmp_path):
         ({"row": None}, "must hold the arrays X_packed, Y, .*Received: X_packed, Y, scaf"),
         ({"X_packed": BITS}, r"`X_packed` must be uint8 of shape.*Received: uint8 \[\(50, 1024\)"),
         ({"tasks": ["a", "b"]}, r"for T `tasks`.*Received: .*\(50, 3\).*2 tasks"),
+        ({"tasks": ["a", "a", "b"]}, r"`tasks` must be distinct.*Received: \['a', 'a', 'b'\]"),
         ({"Y": LABELS + 1}, r"`Y` must hold \(-1, 0, 1\). Received: \[2\] in Y"),
         ({"scaffold_split": SCAFFOLD - 1}, r"must hold \(0, 1, 2\). Received: \[-1\]"),
     ],
@@ -68,6 +70,21 @@ def test_missing_file_and_split_are_named(tmp_path):
 def test_wrong_files_are_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         kmtl.datasets.tox21(write(tmp_path, **changes))
+
+
+def test_broken_files_are_named(tmp_path):
+    whole = (write(tmp_path) / FILE).read_bytes()
+    single = io.BytesIO()
+    np.save(single, LABELS)
+    for content in (
+        whole[:-50],
+        b"",
+        whole.replace(LABELS.tobytes(), bytes(150)),
+        single.getvalue(),
+    ):
+        (tmp_path / FILE).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{FILE} must be a whole file of arrays.*Received"):
+            kmtl.datasets.tox21(tmp_path)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="Tox21 does not lie beside the repository")

@@ -54,6 +54,8 @@ def test_wrong_files_are_refused(tmp_path, changes, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="the file usps.npz, with the arrays of the files"):
         usps(tmp_path)
+    with pytest.raises(ValueError, match="`folder` must be the path of .*Received: folder=None"):
+        usps(None)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="USPS does not lie beside the repository")

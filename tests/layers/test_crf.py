@@ -63,10 +63,18 @@ def test_decoding():
 
 
 @pytest.mark.both_backends
-@pytest.mark.parametrize("lengths", [[4, 6], [4, -1], [4], [[4, 4]]])
+def test_outputs_of_nan_decode_to_tag_0():
+    outputs = np.full((2, 10, 3), np.nan, "float32")
+    for decode in (CRF.decode, CRF.decode_numpy):
+        found = ops.convert_to_numpy(decode(outputs, [5, 2]))
+        np.testing.assert_array_equal(found, [[0] * 5, [0, 0, -1, -1, -1]])
+
+
+@pytest.mark.both_backends
+@pytest.mark.parametrize("lengths", [[4, 6], [4, -1], [4], [[4, 4]], [1.5, 1], [4, np.nan]])
 def test_lengths_out_of_range(lengths):
     for decode in (CRF.decode, CRF.decode_numpy):
-        with pytest.raises(ValueError, match="`lengths` must have a number from 0 to 5 for each"):
+        with pytest.raises(ValueError, match="`lengths` must have an integer from 0 to 5 for each"):
             decode(np.zeros((2, 10, 3), "float32"), lengths)
 
 

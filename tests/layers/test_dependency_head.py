@@ -142,3 +142,20 @@ def test_errors():
         DependencyHead(0)
     with pytest.raises(ValueError, match=r"must be of shape \(batch, n, features\)"):
         DependencyHead(2)(np.ones((2, 3), "float32"))
+
+
+@pytest.mark.parametrize(
+    ("parents", "labels", "message"),
+    [
+        ([[0, 0], [1, 9]], [[0, 0], [0, 0]], "`parents` must be from 0 to 2. Received: 9 in row 1"),
+        ([[0, 0], [1, 1]], [[0, 5], [0, 0]], "`labels` must be from 0 to 1. .* 5 in row 0, step 1"),
+        ([[0, 0], [1, 1]], [[-1, 0], [0, 0]], "`labels` must be .* -1 in row 0, step 0"),
+    ],
+)
+def test_classes_out_of_range(parents, labels, message):
+    with pytest.raises(ValueError, match=message):
+        DependencyHead.classes(parents, labels, 2)
+
+
+def test_classes_without_a_parent_need_no_label():
+    np.testing.assert_array_equal(DependencyHead.classes([[0, -1]], [[1, -1]], 2), [[1, -1]])

@@ -183,3 +183,9 @@ def test_bad_arguments(name, value):
     arguments = {"num_experts": 4, "num_selected": 2, name: value}
     with pytest.raises(ValueError, match=f"`{name}` must .*Received: {name}={value}"):
         kmtl.layers.DSelectKGate(**arguments)
+
+
+def test_constant_weights_of_a_gate_that_is_not_built():
+    gate = kmtl.layers.DSelectKGate(4, 2, per_example=False, name="gate")
+    with pytest.raises(ValueError, match="must be built first. Received: 'gate', not built"):
+        gate.constant_weights()

@@ -266,3 +266,10 @@ def test_bad_arguments(name, value):
     arguments = {"num_experts": 2, "units": 3, "num_tasks": 2, name: value}
     with pytest.raises(ValueError, match=f"`{name}` must .*Received: {name}="):
         kmtl.layers.MMoE(**arguments)
+
+
+def test_gates_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"^`num_selected` must be at most .*=3, num_experts=2$"):
+        kmtl.layers.MMoE(2, 3, 2, gate=kmtl.layers.DSelectKGate(4, 3))
+    with pytest.raises(ValueError, match=r"Received: gate=Dense$"):
+        kmtl.layers.MMoE(2, 3, 2, gate=keras.layers.Dense(2))

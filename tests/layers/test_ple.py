@@ -132,6 +132,12 @@ def test_a_level_that_cgc_refuses():
         kmtl.layers.PLE([{**LEVELS[0], "shared_experts": 0, "task_experts": [1, 0]}], num_tasks=2)
 
 
+@both_backends
+def test_several_inputs():
+    with pytest.raises(ValueError, match="`PLE` must get one tensor. Received: 2 inputs"):
+        kmtl.layers.PLE(LEVELS, num_tasks=2)([keras.Input((6,)), keras.Input((6,))])
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="conversion needs TensorFlow")
 @pytest.mark.parametrize("shape", [(6,), (3, 6)])

@@ -53,7 +53,12 @@ def test_padding_does_not_count_and_folds():
     np.testing.assert_allclose(plain(short)["alike"], expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("shapes", [[(3, 4), (3, 5)], [(4,), (4,)]], ids=str)
+@pytest.mark.parametrize("shapes", [[(3, 4), (3, 5)], [(4,), (4,)], [(3, 4)]], ids=str)
 def test_errors(shapes):
     with pytest.raises(ValueError, match="first two inputs of `SentencePair` must be of shape"):
         SentencePair()([keras.Input(shape) for shape in shapes])
+
+
+def test_a_single_tensor():
+    with pytest.raises(ValueError, match="first two inputs of `SentencePair` must be of shape"):
+        SentencePair()(keras.Input((3, 4)))

@@ -144,5 +144,7 @@ def test_bad_arguments(arguments, message):
 
 
 def test_wrong_number_of_inputs():
-    with pytest.raises(ValueError, match="num_tasks=3, 2 inputs"):
+    with pytest.raises(ValueError, match="`SharedPlusSpecificDense` must.*num_tasks=3, 2 inputs"):
         SharedPlusSpecificDense(2, 3)([keras.Input((D,)), keras.Input((D,))])
+    with pytest.raises(ValueError, match="inputs of `SharedPlusSpecificDense` must have one shape"):
+        SharedPlusSpecificDense(2, 2)([keras.Input((D,)), keras.Input((D + 1,))])

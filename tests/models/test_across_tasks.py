@@ -159,6 +159,11 @@ def test_frozen_towers_pull_the_others():
         ({"a": ["a_hidden_0", "a_head"], "b": "b_head"}, "kernel", "as many as for the others"),
         ({"a": "a_hidden_0", "b": "b_hidden_1"}, "kernel", "must have one shape. Received: .*3"),
         ({"a": "a_hidden_9", "b": "b_head"}, "kernel", "Received: 'a_hidden_9'; there are"),
+        (
+            {"a": "a_head", "typo": "b_head"},
+            "kernel",
+            r"tasks of the model, \['a', 'b'\]. Received: \['typo'\]",
+        ),
         ("trunk", "alpha", r"'alpha' for layer 'trunk', which has \['bias', 'kernel'\]"),
     ],
 )
@@ -263,6 +268,8 @@ def test_picture_and_errors_of_correlations():
         tie = AcrossTasks(SoftSharing(), "{task}_hidden_*")
         make_model().compile("sgd", "mse", penalties=[tie])
         tie.task_correlation()
+    with pytest.raises(ValueError, match="`k` must be from 0 to 0. Received: k=5"):
+        relations.task_correlation(5)
     with pytest.raises(ValueError, match="must be compiled with the penalty first"):
         AcrossTasks(SoftSharing(), "heads").learned()
 

@@ -372,6 +372,9 @@ def test_errors(stages, heads, message):
         ([["apple", "dog"], ["bear", "cat", "apple"]], "must hold each of the tasks"),
         ([["apple", "dog"], ["bear", "cat"], []], "no empty groups"),
         ([["apple", "dog", "bear", "zebra"], ["cat"]], "must hold each of the tasks"),
+        ("abcd", "must be a list of lists of tasks. Received: grouping='abcd'"),
+        (list(TASKS), "must be a list of lists of tasks. Received"),
+        (None, "must be a list of lists of tasks. Received: grouping=None"),
         ([["apple"], ["dog", "bear", "cat"]], r"must keep together .* such as \['apple', 'dog'\]"),
     ],
 )
@@ -382,6 +385,12 @@ def test_bad_groupings(grouping, message):
         model.widen(grouping)
     with pytest.raises(ValueError, match="`affinity` must have a row and a column for each"):
         model.propose({"apple": {"apple": 1.0}})
+
+
+@pytest.mark.parametrize("tree", ["x", None])
+def test_what_is_no_tree_to_grow_to(tree):
+    with pytest.raises(ValueError, match="`tree` must be a `BranchTree`.* Received: tree="):
+        build(compiled=False).grow_to(tree)
 
 
 def test_optimizers_that_cannot_go_on():

@@ -115,6 +115,15 @@ def test_towers_that_do_not_match(ctr, cvr, wrong):
         ESMM([layers.Dense(3)], layers.Dense(ctr), layers.Dense(cvr), inputs=(4,))
 
 
+@pytest.mark.parametrize("kind", ["layer", "list", "model"])
+def test_towers_that_end_in_an_activation(kind):
+    rate = layers.Dense(1, activation="sigmoid")
+    model = keras.Sequential([layers.Dense(2, "relu"), rate])
+    tower = {"layer": rate, "list": [layers.Dense(2, "relu"), rate], "model": model}[kind]
+    with pytest.raises(ValueError, match="`cvr_tower` must .* Received: .*activation='sigmoid'"):
+        ESMM([layers.Dense(3)], layers.Dense(1), tower, inputs=(4,))
+
+
 def test_two_replicas_equal_one(mirrored):
     def trained():
         keras.utils.set_random_seed(3)

@@ -162,3 +162,8 @@ def test_errors(arguments, message):
 def test_unknown_task():
     with pytest.raises(ValueError, match=r"`task` must name .*Received: unknown \['ner'\]"):
         model_of_task(made(), "ner")
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    with pytest.raises(
+        ValueError, match="`model` must be a `kmtl.MultiTaskModel`. Received: model"
+    ):
+        model_of_task(plain, "pos")

@@ -182,3 +182,21 @@ def test_nothing_shared():
     model = kmtl.MultiTaskModel(x, {"a": layers.Dense(1)(x), "b": layers.Dense(1)(x)})
     with pytest.raises(ValueError, match=r"needs layers that several tasks share.*\['a', 'b'\]"):
         Parting(model)
+
+
+def test_nothing_shared_but_a_layer_with_an_output_for_each_task():
+    keras.utils.set_random_seed(0)
+    x = keras.Input((4,))
+    mixed = kmtl.layers.MMoE(num_experts=2, units=3, num_tasks=2, name="mixture")(x)
+    heads = {task: layers.Dense(1, name=f"{task}_head") for task in "ab"}
+    outputs = {task: head(h) for (task, head), h in zip(heads.items(), mixed, strict=True)}
+    model = kmtl.MultiTaskModel(x, outputs)
+    with pytest.raises(ValueError, match=r"scope='parameters', parting=\['mixture'\]"):
+        Parting(model)
+    heads["b"].set_weights(heads["a"].get_weights())
+    rule = kmtl.weighting.PCGrad(scope="parameters", parting=["mixture"])
+    model.compile("sgd", "mse", weighting=rule)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 4)).astype("float32"), np.ones((8, 1), "float32")
+    logs = model.train_on_batch(x, {"a": 9 * y, "b": -9 * y}, return_dict=True)
+    assert logs["a_weight"] > 1.0  # opposite labels conflict in the experts

@@ -209,8 +209,9 @@ def test_replicas(mirrored):
         ({"strength": -1.0}, "`strength` must be at least 0. Received: strength=-1.0"),
         ({"strength": {"mid": 1.0}}, r"`strength` must name .*unknown \['mid'\]"),
         ({"first_below": ["high_hidden"]}, "layers of the first task, .*'high_hidden'"),
+        ({"first_below": "words"}, "must be a list of names. Received: first_below='words'"),
     ],
-    ids=["none", "twice", "unknown", "negative", "strength", "layer"],
+    ids=["none", "twice", "unknown", "negative", "strength", "layer", "no list"],
 )
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -222,3 +223,8 @@ def test_fit_before_compile():
     made.compile("low", loss=LOSS)
     with pytest.raises(ValueError, match=r"compiled first. Received: not compiled: \['high'\]"):
         made.fit(mixtures())
+
+
+def test_data_without_tasks():
+    with pytest.raises(ValueError, match="`data` must be a dict of task .*Received: <class 'tuple"):
+        training().fit((X, Y["low"]))

@@ -96,6 +96,7 @@ def test_any_axis_of_tasks():
     ("kwargs", "message"),
     [
         ({"strength": -1}, "`strength` must be at least 0. Received: strength=-1"),
+        ({"strength": "x"}, "`strength` must be at least 0. Received: strength='x'"),
         ({"mode": "anchor"}, "`mode` must be one of"),
         ({"norm": "l3"}, "`norm` must be one of"),
         ({"affinity": [[0, 1], [1, 0]]}, "must be given with mode"),

@@ -156,8 +156,12 @@ class GrowingModel(MultiTaskModel):
         """Widens stage after stage until the tree is this one.
 
         Raises:
-            ValueError: if it does not come from this model's tree.
+            ValueError: if it is no tree, or does not come from this model's.
         """
+        if not isinstance(tree, BranchTree):
+            raise ValueError(
+                f"`tree` must be a `BranchTree`, as `model.tree` is. Received: tree={tree!r}"
+            )
         while self.tree.active is not None and self.tree.active != tree.active:
             self.widen([branch.tasks for branch in tree.stages[self.tree.active]])
         if self.tree != tree:

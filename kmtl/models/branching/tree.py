@@ -1,7 +1,7 @@
 """Which tasks share which branch of a `BranchingModel`."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +55,13 @@ class BranchTree:
         """A grouping of the tasks at the active stage, sorted.
 
         Raises:
-            ValueError: if it does not hold every task once, or takes a branch apart.
+            ValueError: if it is no list of lists, does not hold every task once, or takes a branch
+                apart.
         """
+        if not (_is_list(grouping) and all(map(_is_list, grouping))):
+            raise ValueError(
+                f"`grouping` must be a list of lists of tasks. Received: grouping={grouping!r}"
+            )
         groups = sorted(tuple(sorted(group)) for group in grouping)
         if sorted(task for group in groups for task in group) != list(self.tasks) or () in groups:
             raise ValueError(
@@ -110,6 +115,10 @@ class BranchTree:
 
         add(0, self.tasks, 0)
         return "\n".join(lines)
+
+
+def _is_list(value):
+    return isinstance(value, Collection) and not isinstance(value, str)
 
 
 def thin_tree(tasks: Sequence[str], names: Sequence[str]) -> BranchTree:

@@ -52,9 +52,16 @@ class Parting:
         if names is not None:
             _check_separate(self.tensors, _outputs_of(model, nodes, names), names)
         if not self.tensors:
+            mixing = sorted({n.operation.name for n in private if _mixes_tasks(n, leads_to)})
             raise ValueError(
                 "A weighting by gradients needs layers that several tasks share. Received: model "
                 f"{model.name!r}, whose tasks {self.tasks} share none"
+                + (
+                    f" but {mixing}, each of whose outputs is for one task. Compare gradients of "
+                    f"their weights: scope='parameters', parting={mixing}"
+                    if mixing
+                    else ""
+                )
             )
         self._shared = shared
         self._private = [
@@ -168,6 +175,13 @@ def _reads_vectors_once(node) -> bool:
 def _keeps_tasks_apart(node) -> bool:
     """Whether output t of the node's layer depends on input t and on weights of its own only."""
     return getattr(node.operation, "keeps_tasks_apart", False)
+
+
+def _mixes_tasks(node, leads_to) -> bool:
+    """Whether a layer with weights has an output for each of several tasks, as `MMoE` has."""
+    tasks = set().union(*(leads_to[id(y)] for y in node.outputs))
+    weights = getattr(node.operation, "trainable_variables", ())
+    return len(tasks) > 1 and bool(weights) and not _keeps_tasks_apart(node)
 
 
 def _tasks_of_tensors(nodes, ends):
