@@ -93,9 +93,10 @@ def ESMM(
     for task, tower in (("ctr", ctr_tower), ("cvr", cvr_tower)):
         activation = last_activation(tower)
         if activation not in (None, keras.activations.linear):
+            received = getattr(activation, "__name__", activation)
             raise ValueError(
                 f"`{task}_tower` must return a logit, without activation. "
-                f"Received: a last layer with activation={activation}"
+                f"Received: a last layer with activation={received!r}"
             )
     for task, y in logits.items():
         if tuple(y.shape[1:]) != (1,):
