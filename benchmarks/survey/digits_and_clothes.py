@@ -138,8 +138,9 @@ Cross-stitch, NDDR and the factorisations begin at random, not with towers train
 cross-stitch units learn at the rate of all other weights; the papers differ in both. With two tasks
 LAF at its default rank can make any two towers. Most parameters of the sluice network are those of
 the dense layers that bring its stages to one width. Soft ordering has three more convolutions than
-the others, and MTAN pads its second one. A branching network is left out: of two tasks it is
-either hard sharing or parts them once.
+the others, and MTAN pads its second one. NDDR and MTAN alone have batch normalisation, from
+which part of their lead in so short a training may come. A branching network is left out: of two
+tasks it is either hard sharing or parts them once.
 
 {beside(record["rows"]["Multi-MNIST"])}
 
