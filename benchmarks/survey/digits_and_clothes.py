@@ -15,7 +15,8 @@ import numpy as np
 from absl import app, flags
 
 import kmtl
-from benchmarks.survey.records import DATA, SEEDS, dots, measure, save, table
+from benchmarks.survey.records import dots, measure, table
+from benchmarks.survey.settings import DATA, SEEDS, save
 from benchmarks.survey.two_task_networks import SINGLE, SUM, TASKS, networks, towers_apart
 from kmtl.ops.figures import new_figure
 from kmtl.regularizers import AcrossTasks, SoftSharing, TensorTraceNorm

@@ -13,7 +13,8 @@ from absl import app
 from keras import layers
 
 import kmtl
-from benchmarks.survey.records import DATA, SEEDS, dots, mean_and_sd, measure, save, table
+from benchmarks.survey.records import dots, mean_and_sd, measure, table
+from benchmarks.survey.settings import DATA, SEEDS, save
 from kmtl.ops.figures import new_figure
 
 SOURCE, HELD_OUT = 10_000, 2_000

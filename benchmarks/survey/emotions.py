@@ -17,7 +17,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
 
 import kmtl
-from benchmarks.survey.records import DATA, SEEDS, dots, mean_and_sd, measure, save, table
+from benchmarks.survey.records import dots, mean_and_sd, measure, table
+from benchmarks.survey.settings import DATA, SEEDS, save
 from kmtl.ops.figures import new_figure
 
 flags.set_default(SEEDS, 5)  # as they are quick

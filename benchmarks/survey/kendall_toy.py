@@ -9,7 +9,8 @@ import numpy as np
 from absl import app
 
 import kmtl
-from benchmarks.survey.records import SEEDS, measure, save, table
+from benchmarks.survey.records import measure, table
+from benchmarks.survey.settings import SEEDS, save
 from kmtl.ops.figures import new_figure
 
 UNITS, BATCH, SPAN = 1_024, 20, 100  # steps from one point of the picture to the next

@@ -13,7 +13,8 @@ from absl import app, flags
 from keras import layers
 
 import kmtl
-from benchmarks.survey.records import DATA, SEEDS, dots, measure, save, table
+from benchmarks.survey.records import dots, measure, table
+from benchmarks.survey.settings import DATA, SEEDS, save
 from kmtl.ops.figures import new_figure
 
 _EPOCHS = flags.DEFINE_integer("epochs", 5, "Epochs of half a training.", lower_bound=1)

@@ -1,19 +1,10 @@
 """Runs over seeds, and the page of a table that they make."""
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
-from absl import flags
 from tqdm import tqdm
-
-from benchmarks.versions import versions
-
-DATA = flags.DEFINE_string("data", "../shared/data", "Folder with a folder for each data set.")
-OUTPUT = flags.DEFINE_string("output", "docs/results/survey", "Folder for the results.")
-SEEDS = flags.DEFINE_integer("seeds", 3, "Number of seeds.", lower_bound=1)
 
 
 def measure(methods: Mapping[str, Callable[[int], dict]], seeds: int) -> dict:
@@ -74,14 +65,3 @@ def dots(axes, rows: Mapping[str, Mapping], score: str, factor: float = 1.0) -> 
     axes.set_yticks(range(len(values)), list(values))
     axes.set_ylim(len(values) - 0.5, -0.5)  # the first on top
     axes.grid(axis="x", alpha=0.3)
-
-
-def save(name: str, record: dict, text: str) -> Path:
-    """Writes `<name>.json` and `<name>.md`, prints the latter, returns the folder."""
-    folder = Path(OUTPUT.value)
-    folder.mkdir(parents=True, exist_ok=True)
-    record = {**record, "versions": versions()}
-    (folder / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
-    (folder / f"{name}.md").write_text(text)
-    print(text)
-    return folder

@@ -16,7 +16,8 @@ from sklearn.linear_model import Ridge
 
 import kmtl
 from benchmarks.stacked_heads import repeated
-from benchmarks.survey.records import DATA, SEEDS, dots, measure, save, table
+from benchmarks.survey.records import dots, measure, table
+from benchmarks.survey.settings import DATA, SEEDS, save
 from kmtl.ops.figures import new_figure
 from kmtl.regularizers import AcrossTasks, SoftSharing, TensorNormalPrior, TensorTraceNorm
 

@@ -17,7 +17,8 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import roc_auc_score
 
 import kmtl
-from benchmarks.survey.records import DATA, SEEDS, dots, measure, save, table
+from benchmarks.survey.records import dots, measure, table
+from benchmarks.survey.settings import DATA, SEEDS, save
 from kmtl.ops.figures import new_figure
 
 UNITS, TOWER, EXPERTS, RATE = 128, 16, 8, 1e-3

@@ -13,7 +13,8 @@ from absl import app, flags
 
 import kmtl
 from benchmarks.survey import tagging_networks as networks
-from benchmarks.survey.records import DATA, SEEDS, dots, measure, save, table
+from benchmarks.survey.records import dots, measure, table
+from benchmarks.survey.settings import DATA, SEEDS, save
 from benchmarks.survey.tagging_scores import frequent_tags, scores
 from kmtl.ops.figures import new_figure
 
