@@ -1,8 +1,8 @@
 """MNIST to USPS by gradient reversal: `python -m benchmarks.survey.domain_adaptation`.
 
 A LeNet learns digits of MNIST and is asked for those of USPS, of which it sees images only. What
-Ganin and Lempitsky wrote is taken as it is, nothing is chosen: labels of USPS would be needed for
-it. Writes `domain_adaptation.json`, `.md` and `.png`.
+Ganin and Lempitsky wrote is taken as it is, but for the steps, which are what the time allows:
+to choose, labels of USPS would be needed. Writes `domain_adaptation.json`, `.md` and `.png`.
 """
 
 import functools

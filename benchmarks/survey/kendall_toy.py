@@ -88,7 +88,8 @@ def page(record) -> str:
 
 The true deviations are those of the noise; what a sample of it has differs from seed to seed,
 and a network that fits the noise of few samples leaves less of it. A curve that still rises at
-its end had too few steps. The mean is off the truth by {misses(record["rows"])}. With 100
+its end had too few steps: samples, rate and decay of the second row were set for it to arrive,
+after the first had not. The mean is off the truth by {misses(record["rows"])}. With 100
 samples Gal's notebook ends at 8.65 and 0.925.
 
 Made by `{record["command"]}`.
