@@ -22,7 +22,7 @@ from kmtl.ops.figures import new_figure
 from kmtl.regularizers import AcrossTasks, SoftSharing, TensorNormalPrior, TensorTraceNorm
 
 STEPS, RATE, HIDDEN = 400, 0.02, 16
-STRENGTHS = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 ALPHAS = (1.0, 10.0, 30.0, 100.0, 300.0)
 COLUMNS = {
     "rmse": ("RMSE, points", 1, 3),
