@@ -14,7 +14,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test nightly notebooks bench reproduce peers legacy-goldens lint lock bazel clean
+.PHONY: help demo test nightly nightly-tensorflow nightly-jax notebooks bench reproduce peers legacy-goldens lint lock bazel clean
 
 help:  ## Say what each target does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -26,6 +26,11 @@ demo: $(INSTALLED)  ## Train, fold, quantise and check a two-task network; repor
 # its own, and then JAX. It is shown when it is complete, so that what is printed last is pytest's own
 # summary.
 BESIDE := tests/cli tests/demo tests/export tests/test_notebooks.py tests/training
+# What is numbers runs on JAX with each change, and the core of training; whatever else trains does so
+# on TensorFlow, and on JAX in the nightly run.
+ON_JAX := $(addprefix tests/,export layers losses metrics ops regularizers weighting test_conformance.py \
+	callbacks/test_backup_and_resume.py data/test_training.py models/test_multi_task_model.py \
+	models/test_networks.py models/test_task_gradients.py)
 test: $(INSTALLED)  ## Run the tests, on the JAX backend and on the TensorFlow backend
 	@beside=$$(mktemp); status=0; \
 	{ \
@@ -33,7 +38,7 @@ test: $(INSTALLED)  ## Run the tests, on the JAX backend and on the TensorFlow b
 		echo "== command, export and notebooks, on TensorFlow =="; \
 		KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(BESIDE) -m "not nightly" || failed=$$?; \
 		echo "== tests that run on both backends, on JAX =="; \
-		KERAS_BACKEND=jax $(BIN)/python -m pytest tests -m "both_backends and not nightly" \
+		KERAS_BACKEND=jax $(BIN)/python -m pytest $(ON_JAX) -m "both_backends and not nightly" \
 			|| failed=$$?; \
 		exit $$failed; \
 	} > $$beside 2>&1 & pid=$$!; \
@@ -45,8 +50,13 @@ test: $(INSTALLED)  ## Run the tests, on the JAX backend and on the TensorFlow b
 	cat $$beside; \
 	exit $$status
 
-nightly: $(INSTALLED)  ## Run the proofs that take too long for every change (some: ONLY=pattern)
+nightly: nightly-tensorflow nightly-jax  ## Run the proofs that take too long for every change (some: ONLY=pattern)
+
+nightly-tensorflow: $(INSTALLED)
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests -m nightly $(if $(ONLY),-k "$(ONLY)")
+
+nightly-jax: $(INSTALLED)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests -m both_backends $(if $(ONLY),-k "$(ONLY)")
 
 notebooks: $(INSTALLED)  ## Run the notebooks of colab/
 	$(BIN)/python -m pytest tests -k notebook

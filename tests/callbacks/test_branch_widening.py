@@ -73,8 +73,12 @@ def values(model):
     return [ops.convert_to_numpy(ops.convert_to_tensor(v)) for v in variables]
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("weighting", [None, "uncertainty", "mgda"])
+def nightly(*values):
+    return [pytest.param(value, marks=pytest.mark.nightly) for value in values]
+
+
+@pytest.mark.parametrize("jit_compile", [False, *nightly(True)])
+@pytest.mark.parametrize("weighting", [*nightly(None, "uncertainty"), "mgda"])
 def test_it_widens_during_fit(weighting, jit_compile):
     model = build(weighting, jit_compile=jit_compile)
     widening = BranchWidening((X, Y), every=4)
@@ -138,7 +142,7 @@ def test_validation_and_earlier_functions_see_the_new_model():
     np.testing.assert_allclose(predicted, model(X)["c"], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("epochs", [1, 3, 5])
+@pytest.mark.parametrize("epochs", [*nightly(1, 5), 3])
 def test_going_on_is_never_having_stopped(epochs, tmp_path):
     """Stopped before the first widening, between two, and after the last."""
 
@@ -163,7 +167,7 @@ def test_going_on_is_never_having_stopped(epochs, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("weighting", [None, "uncertainty", "pcgrad"])
+@pytest.mark.parametrize("weighting", [*nightly(None, "uncertainty"), "pcgrad"])
 def test_two_replicas_equal_one(weighting, mirrored):
     def run():
         model = build(weighting, keras.optimizers.SGD(0.3, momentum=0.9), norm=False)
