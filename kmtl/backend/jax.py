@@ -103,7 +103,8 @@ def linearize(function, variables, tensors=()):
     if scope is not None:
         scope.state_mapping.update(assigned)
 
-    def pull(cotangents, variables=None):
+    def pull(cotangents, variables=None, sparse=False):
+        del sparse  # JAX has dense gradients only
         cotangents = [
             jax.numpy.zeros_like(y) if g is None else g.astype(y.dtype)
             for y, g in zip(outputs, cotangents, strict=True)

@@ -82,10 +82,11 @@ def linearize(function, variables, tensors=()):
         tensors: Tensors to differentiate by. Equal ones count as separate arguments.
 
     Returns:
-        `(outputs, anything else, pull)`, where `pull(cotangents, variables=None)` takes one
-        cotangent for each output, or None for those of no interest, and returns the
+        `(outputs, anything else, pull)`, where `pull(cotangents, variables=None, sparse=False)`
+        takes one cotangent for each output, or None for those of no interest, and returns the
         gradients by the variables (all, or the ones given) and by the tensors; None where
-        there is no connection.
+        there is no connection. With `sparse`, those of rows that were looked up may be
+        `tf.IndexedSlices`.
     """
     tensors = [tf.identity(x) for x in tensors]
     with tf.GradientTape(persistent=True) as tape:
@@ -93,7 +94,7 @@ def linearize(function, variables, tensors=()):
         outputs, rest = function(tensors)
     everything = list(variables)
 
-    def pull(cotangents, variables=None):
+    def pull(cotangents, variables=None, sparse=False):
         wanted = everything if variables is None else list(variables)
         pairs = [(y, g) for y, g in zip(outputs, cotangents, strict=True) if g is not None]
         if not pairs or not (wanted or tensors):
@@ -103,7 +104,8 @@ def linearize(function, variables, tensors=()):
             [*wanted, *tensors],
             output_gradients=[tf.cast(g, y.dtype) for y, g in pairs],
         )
-        gradients = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+        if not sparse:
+            gradients = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
         return gradients[: len(wanted)], gradients[len(wanted) :]
 
     return outputs, rest, pull

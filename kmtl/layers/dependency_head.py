@@ -6,7 +6,7 @@ from keras import ops
 
 from kmtl import backend
 from kmtl.layers.experts import fixed_dense
-from kmtl.layers.sentence_pair import BLOCKED, folded_blocks
+from kmtl.layers.sentence_pair import BLOCKED
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -180,9 +180,9 @@ class DependencyHead(keras.layers.Layer):
         arcs = layers.Rescaling(1.0, offset=itself.tolist(), name=f"{name}_others")(arcs)
         mask = backend.get_mask(inputs)
         if mask is not None:
-            blocks = layers.ZeroPadding1D((1, 0), name=f"{name}_and_root")(
-                folded_blocks(mask, name)
-            )
+            there = layers.Reshape((n, 1), name=f"{name}_mask")(ops.cast(mask, "float32"))
+            blocks = layers.Rescaling(-BLOCKED, offset=BLOCKED, name=f"{name}_blocks")(there)
+            blocks = layers.ZeroPadding1D((1, 0), name=f"{name}_and_root")(blocks)
             blocks = layers.Reshape((1, n + 1), name=f"{name}_columns")(blocks)
             arcs = layers.Add(name=f"{name}_present")([arcs, blocks])
         arcs = layers.Activation("log_softmax", name=f"{name}_parents")(arcs)

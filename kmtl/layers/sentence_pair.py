@@ -95,20 +95,19 @@ class SentencePair(keras.layers.Layer):
 
     def _folded_pooling(self, x, n):
         layers, name = keras.layers, f"{self.name}_{n}"
+        pool = layers.GlobalMaxPooling1D(data_format="channels_last", name=f"{name}_max")
         mask = backend.get_mask(x)
-        if mask is not None:
-            blocked = folded_blocks(mask, name)
-            x = layers.Add(name=f"{name}_blocked")([x, blocked])
-        return layers.GlobalMaxPooling1D(data_format="channels_last", name=f"{name}_max")(x)
+        if mask is None:
+            return pool(x)
+        # Heights above the lowest value, 0 at masked steps: unlike `BLOCKED`, integers hold them.
+        lowest = ops.min(x, axis=1, keepdims=True)
+        heights = layers.Subtract(name=f"{name}_heights")([x, lowest])
+        there = layers.Reshape((-1, 1), name=f"{name}_mask")(ops.cast(mask, "float32"))
+        heights = layers.Multiply(name=f"{name}_there")([heights, there])
+        return layers.Add(name=f"{name}_largest")([ops.squeeze(lowest, 1), pool(heights)])
 
     def get_config(self):
         return {**super().get_config(), "signed": self.signed}
-
-
-def folded_blocks(mask, name: str):
-    """By built-in layers, `(batch, steps, 1)`: 0 at steps that are there, else `BLOCKED`."""
-    rows = keras.layers.Reshape((-1, 1), name=f"{name}_mask")(ops.cast(mask, "float32"))
-    return keras.layers.Rescaling(-BLOCKED, offset=BLOCKED, name=f"{name}_blocks")(rows)
 
 
 def _pooled(x, mask):

@@ -272,7 +272,8 @@ class MultiTaskModel(keras.Model):
             return [self.optimizer.scale_loss(loss)], (loss, outputs)
 
         (scaled,), (loss, outputs), pull = backend.linearize(losses, self.trainable_variables)
-        gradients, _ = pull([ops.ones_like(scaled)])
+        # Sparse as in Keras's step: its Adam squares the gradients of repeated ids one by one.
+        gradients, _ = pull([ops.ones_like(scaled)], sparse=True)
         size = ops.shape(keras.tree.flatten(x)[0])[0]
         self._loss_tracker.update_state(loss * backend.num_replicas(), sample_weight=size)
         logs = self.compute_metrics(x, y, outputs, sample_weight)

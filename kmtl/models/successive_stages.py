@@ -52,7 +52,7 @@ class SuccessiveStages:
 
     Raises:
         ValueError: for unknown tasks or layers, names that are no list, a factor below 0, `fit`
-            before `compile`, and data that are no dict.
+            before `compile` or with a `kmtl.callbacks.BackupAndResume`, and data that are no dict.
 
     Example:
 
@@ -164,6 +164,15 @@ class SuccessiveStages:
         if not isinstance(data, Mapping):
             raise ValueError(f"`data` must be a dict of task -> its data. Received: {type(data)}")
         check_names(self.order, "`data`", data, complete=True)
+        # One folder is for one model, and the anchors are in none.
+        backups = [
+            c for c in keras.tree.flatten(kwargs.get("callbacks") or []) if hasattr(c, "find")
+        ]
+        if backups:
+            raise ValueError(
+                "Stages are backed up by `save_weights` between calls of `fit`. Received: "
+                f"callbacks with a {type(backups[0]).__name__}"
+            )
         if set(self._anchored) < set(self.order):
             absent = sorted(set(self.order) - set(self._anchored))
             raise ValueError(f"Every task must be compiled first. Received: not compiled: {absent}")

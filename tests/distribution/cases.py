@@ -44,7 +44,16 @@ def heads():
     }
 
 
+def with_lookup():
+    """Its gradients are sparse: an embedding of seven levels of grey."""
+    x = keras.Input((6, 6, 1))
+    levels = keras.ops.cast(keras.ops.clip(keras.ops.round(2 * x) + 3, 0, 6), "int32")
+    h = layers.Flatten()(layers.Embedding(7, 2)(levels))
+    return kmtl.MultiTaskModel(x, {task: head(h) for task, head in heads().items()})
+
+
 NETWORKS = {
+    "Lookup": with_lookup,
     "HardSharing": lambda: kmtl.models.HardSharing(sum(stages(), []), heads(), inputs=(6, 6, 1)),
     "CrossStitchNetwork": lambda: kmtl.models.CrossStitchNetwork(
         stages(), heads(), inputs=(6, 6, 1)

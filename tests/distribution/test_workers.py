@@ -14,6 +14,7 @@ WORKER = Path(__file__).with_name("worker.py")
 
 CASES = [
     {"network": "HardSharing"},
+    {"network": "Lookup"},
     {"network": "CrossStitchNetwork", "weighting": "UncertaintyWeighting"},
     {"network": "SluiceNetwork", "weighting": "PCGrad"},
     {"network": "FactorizedNetwork", "weighting": "DynamicWeightAverage", "steps": 2},

@@ -53,6 +53,21 @@ def test_padding_does_not_count_and_folds():
     np.testing.assert_allclose(plain(short)["alike"], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="conversion needs TensorFlow")
+@pytest.mark.parametrize(("quantization", "error"), [("float32", 1e-5), ("int8", 0.02)])
+def test_padded_pairs_on_a_device(quantization, error, tmp_path):
+    from kmtl.export import export_litert, load_litert
+
+    model, rows = pair_model(), np.random.default_rng(1)
+    x = {name: rows.integers(1, 9, (64, 5)).astype("int32") for name in ("one", "two")}
+    for tokens, lengths in zip(x.values(), rows.integers(1, 6, (2, 64, 1)), strict=True):
+        tokens[np.arange(5) >= lengths] = 0
+    result = export_litert(model, tmp_path / "m.tflite", quantization, representative_data=x)
+    expected = np.asarray(model(x)["alike"])
+    answers = load_litert(result.path)(x)["alike"]
+    assert np.abs(answers - expected).max() < error * np.ptp(expected)
+
+
 @pytest.mark.parametrize("shapes", [[(3, 4), (3, 5)], [(4,), (4,)], [(3, 4)]], ids=str)
 def test_errors(shapes):
     with pytest.raises(ValueError, match="first two inputs of `SentencePair` must be of shape"):

@@ -225,6 +225,13 @@ def test_fit_before_compile():
         made.fit(mixtures())
 
 
+def test_backups_are_those_of_one_model(tmp_path):
+    made = SuccessiveStages(network(), TASKS)
+    backup = kmtl.callbacks.BackupAndResume(tmp_path)
+    with pytest.raises(ValueError, match="`save_weights` .* Received: .* a BackupAndResume"):
+        made.fit(mixtures(), callbacks=[backup])
+
+
 def test_data_without_tasks():
     with pytest.raises(ValueError, match="`data` must be a dict of task .*Received: <class 'tuple"):
         training().fit((X, Y["low"]))

@@ -85,6 +85,26 @@ def test_two_replicas_equal_one(optimizer, kwargs, mirrored):
         np.testing.assert_allclose(history2[name], history[name], rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.parametrize("weighting", [None, "uncertainty", "pcgrad"])
+@pytest.mark.parametrize("arguments", [{}, {"clipnorm": 0.05}, {"gradient_accumulation_steps": 2}])
+def test_ids_that_are_looked_up_more_than_once(arguments, weighting, mirrored):
+    ids = RNG.integers(0, 6, size=(44, 5))
+
+    def run(scope):
+        keras.utils.set_random_seed(1)
+        with scope:
+            x = keras.Input((5,), dtype="int32")
+            h = layers.Flatten()(layers.Embedding(6, 3)(x))
+            model = kmtl.MultiTaskModel(x, {"a": layers.Dense(1)(h), "b": layers.Dense(3)(h)})
+            model.compile(adam(**arguments)(), loss="mse", weighting=weighting)
+        y = {"a": Y["b"], "b": X[:, :3]}
+        model.fit(ids, y, batch_size=10, epochs=3, shuffle=False, verbose=0)
+        return model.get_weights()
+
+    for a, b in zip(run(contextlib.nullcontext()), run(mirrored.scope()), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("accumulate", [None, 2])
 def test_float16_with_a_scaled_loss(accumulate, mirrored):
     optimizer = sgd(gradient_accumulation_steps=accumulate)
