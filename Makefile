@@ -69,7 +69,7 @@ bench: $(INSTALLED)  ## Run the benchmarks; results in docs/results
 # Read from folders that each have the name of a data set. `make reproduce PAGES=survey` takes the
 # methods of the survey alone.
 DATA := ../shared/data
-SURVEY := kendall_toy school domain_adaptation digits_and_clothes one_against_all tagging tables emotions
+SURVEY := kendall_toy school domain_adaptation digits_and_clothes one_against_all tagging tables emotions branching
 PAGES := training survey
 reproduce: $(PAGES:%=reproduce-%)  ## Train on real data and write the tables and plots of docs/results (folder DATA=...)
 

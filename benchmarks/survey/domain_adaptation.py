@@ -175,8 +175,8 @@ def scores(model, held_out, test) -> dict:
 def page(record) -> str:
     return f"""# MNIST to USPS
 
-{record["setting"]}. Nothing was chosen by labels of USPS. The steps, and that the mean is
-subtracted as in the paper, were set after test figures of shorter trials had been seen.
+{record["setting"]}. Nothing was chosen by labels of USPS. The steps, and that the mean
+is subtracted as in the paper, were set after test figures of earlier trials had been seen.
 
 {table(record["rows"], COLUMNS)}
 
@@ -217,10 +217,10 @@ def verdict(rows) -> str:
 
 
 def picture(rows):
-    figure = new_figure(8.0, 3.6)
+    figure = new_figure(9.0, 3.6)
     axes = figure.subplots()
     dots(axes, rows, "usps", 100)
-    axes.set_xlabel("accuracy on USPS, %: dots are seeds, lines their means")
+    axes.set_xlabel("accuracy on USPS, %")
     return figure
 
 

@@ -40,7 +40,8 @@ def fold(model: keras.Model, tasks: str | Sequence[str] | None = None) -> keras.
             that end in `kmtl.layers.TrainingOnly`.
 
     Returns:
-        A `keras.Model` with outputs `{task: tensor}` and the inputs those tasks need.
+        A `keras.Model` with outputs `{task: tensor}` and the inputs those tasks need: where they
+        are several, a dict of them by name, even if `model` took a list.
 
     Raises:
         ValueError: for unknown tasks, a model without named outputs, a weight that is not

@@ -49,8 +49,8 @@ class AdversarialTask(AuxiliaryTask):
 
     Raises:
         ValueError: as `kmtl.auxiliary.AuxiliaryTask`; for a negative strength; for a head whose
-            last layer has no activation with the default loss; and, when an attached task gets
-            data, for domains that the head has no output for.
+            last layer has no activation with the default loss, or is a softmax of one output; and,
+            when an attached task gets data, for domains that the head has no output for.
 
     Example:
 
@@ -108,6 +108,11 @@ class AdversarialTask(AuxiliaryTask):
     def build(self, model):
         hidden = self._reversal(features_of(model, self.features))
         output = self.head(hidden)
+        if output.shape[-1] == 1 and last_activation(self.head) is keras.activations.softmax:
+            raise ValueError(
+                "`head` must have an output for each domain where it ends in a softmax, or one "
+                f"with a sigmoid. Received: one output with a softmax for {self.name!r}"
+            )
         self._domains = max(2, output.shape[-1] or 0)  # one output tells two apart
         return {self.name: marked(self.name, output)}
 

@@ -46,8 +46,9 @@ def choose_pivots(
         above 0 are in neither.
 
     Raises:
-        ValueError: for another method, a number below 1, labels that are not 0 and 1, both of
-            them and one for each sentence, and if there is no word for one of the labels.
+        ValueError: for word ids that are none, another method, a number below 1, labels that are
+            not 0 and 1, both of them and one for each sentence, and if there is no word for one
+            of the labels.
 
     Example:
 
@@ -67,7 +68,8 @@ def choose_pivots(
     - J. Blitzer, M. Dredze, F. Pereira (2007), "Biographies, Bollywood, Boom-boxes and
       Blenders: Domain Adaptation for Sentiment Classification", ACL: by mutual information.
     """
-    x, labels = np.asarray(x), np.asarray(labels).reshape(-1)
+    x, labels = _word_ids(x, "x"), np.asarray(labels).reshape(-1)
+    target = None if target is None else _word_ids(target, "target")
     if method not in METHODS:
         raise ValueError(f"`method` must be one of {METHODS}. Received: method={method!r}")
     if number < 1:
@@ -77,12 +79,12 @@ def choose_pivots(
             "`labels` must be 0 or 1 for each sentence, and hold both. "
             f"Received: {np.unique(labels).tolist()} in {len(labels)} for {len(x)} sentences"
         )
-    size = 1 + max(int(a.max(initial=0)) for a in (x, np.asarray(x if target is None else target)))
+    size = 1 + max(int(a.max(initial=0)) for a in (x, x if target is None else target))
     counts = np.stack([_sentences_with(x[labels == y], size) for y in (0, 1)])
     totals = np.array([(labels == y).sum() for y in (0, 1)], "float64")[:, None]
     usable = counts.sum(axis=0) >= min_count
     if target is not None:
-        usable &= _sentences_with(np.asarray(target), size) >= min_count
+        usable &= _sentences_with(target, size) >= min_count
     usable[[i for i in ignore if i < size]] = False
     if method == "information_gain":
         scores = _information_gain(counts, totals)
@@ -96,6 +98,16 @@ def choose_pivots(
             f"{len(positive)} for 1 and {len(negative)} for 0, with min_count={min_count}"
         )
     return positive, negative
+
+
+def _word_ids(x, argument):
+    ids = np.asarray(x)
+    if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer) or ids.min(initial=0) < 0:
+        raise ValueError(
+            f"`{argument}` must be word ids: integers >= 0 of shape (sentences, steps). "
+            f"Received: {ids.dtype} of shape {ids.shape}"
+        )
+    return ids
 
 
 def _sentences_with(x, size):

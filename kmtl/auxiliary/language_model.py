@@ -1,8 +1,10 @@
 """A language model in both directions, as a helper of a tagger."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
+import numpy as np
+from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from kmtl.auxiliary.attaching import features_of, marked
@@ -56,9 +58,9 @@ class AuxiliaryLanguageModel(AuxiliaryTask):
     Raises:
         ValueError: as `kmtl.auxiliary.AuxiliaryTask`; for other directions, or not one of
             `features` for each; for sizes below 1; on building, for a `Bidirectional` layer that
-            merges its directions, a recurrent layer that returns its states backwards, and
-            features that are no states of steps; and for data whose ids are not below
-            `vocabulary_size`.
+            merges its directions, a recurrent layer that returns its states backwards, features
+            that are no states of steps, and such that see the words to predict; and for data
+            whose ids are not below `vocabulary_size`.
 
     Example: two recurrent layers as a bidirectional one, of which each state is a tensor.
     (`Bidirectional(..., merge_mode=None)` gives the same two tensors.)
@@ -142,10 +144,12 @@ class AuxiliaryLanguageModel(AuxiliaryTask):
 
     def build(self, model):
         outputs = {}
-        for (_, output), features in zip(self._outputs.items(), self.features, strict=True):
+        pairs = zip(self._outputs.items(), self.features, strict=True)
+        for (direction, output), features in pairs:
             hidden = keras.layers.Dense(self.hidden, activation="tanh", name=f"{output}_hidden")
             words = keras.layers.Dense(self.num_labels, name=f"{output}_words")
-            outputs[output] = marked(output, words(hidden(states_of(model, features))))
+            states = states_of(model, features, self.words, OFFSETS[direction])
+            outputs[output] = marked(output, words(hidden(states)))
         return outputs
 
     def targets(self, x, y):
@@ -156,16 +160,20 @@ class AuxiliaryLanguageModel(AuxiliaryTask):
         }
 
 
-def states_of(model: keras.Model, features: str | keras.KerasTensor) -> keras.KerasTensor:
+def states_of(
+    model: keras.Model, features: str | keras.KerasTensor, words: str | None, offset: int
+) -> keras.KerasTensor:
     """States of one direction, one for each step, in the order of the words.
 
     Args:
         model: A functional model.
         features: Name of a layer of it, or a tensor of its graph.
+        words: Name of the input that holds the word ids, or None where it is the only one.
+        offset: Where the word is that they are to predict: 1 for the next, -1 for the one before.
 
     Raises:
         ValueError: for a `Bidirectional` layer that merges its directions, a recurrent layer that
-            goes backwards, and features without steps.
+            goes backwards, features without steps, and such that see the word to predict.
     """
     states = features_of(model, features)
     layer = states._keras_history.operation
@@ -186,4 +194,31 @@ def states_of(model: keras.Model, features: str | keras.KerasTensor) -> keras.Ke
             "`features` must have a state for each step, (batch, steps, units), as with "
             f"return_sequences=True. Received: shape {states.shape} of {layer.name!r}"
         )
+    if _sees(model, states, words, offset):
+        side = "after" if offset == 1 else "before"
+        raise ValueError(
+            "`features` must be made without the words that they are to predict. Received: "
+            f"{layer.name!r}, whose states depend on the words {side} theirs"
+        )
     return states
+
+
+def _sees(model, states, words, offset):
+    """Whether other words on the side of the one to predict change the state at the far end."""
+    if words is not None and (not isinstance(model.input, Mapping) or words not in model.input):
+        raise ValueError(
+            f"`words` must name an input of the model, and be None where there is one without a "
+            f"name. Received: words={words!r}, inputs {model.input}"
+        )
+    read = model.inputs[0] if words is None else model.input[words]
+    (place,) = (n for n, x in enumerate(model.inputs) if x is read)
+    given = [np.ones([size or 4 for size in (x.shape[0] or 1, *x.shape[1:])], x.dtype)
+             for x in model.inputs]  # fmt: skip
+    if given[place].shape[1] == 1:
+        return False
+    state, others = (0, np.s_[1:]) if offset == 1 else (-1, np.s_[:-1])
+    reader = keras.Model(model.inputs, states)
+    before = ops.convert_to_numpy(reader(given))[:, state]
+    given[place][:, others] = 0
+    after = ops.convert_to_numpy(reader(given))[:, state]
+    return not np.allclose(after, before, atol=0, equal_nan=True)

@@ -105,7 +105,7 @@ class NameDetection(AuxiliaryTask):
         self.missing[self._word_output] = NO_LABEL
 
     def build(self, model):
-        states = states_of(model, self.features)
+        states = states_of(model, self.features, self.words, 1)
         name = keras.layers.Dense(1, activation="sigmoid", name=f"{self.name}_head")
         words = keras.layers.Dense(self.vocabulary_size, name=f"{self._word_output}_head")
         return {

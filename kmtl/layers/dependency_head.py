@@ -133,8 +133,8 @@ class DependencyHead(keras.layers.Layer):
             num_labels: The layer's.
 
         Raises:
-            ValueError: for a parent that the sentence lacks, and for a label out of range where
-                there is a parent.
+            ValueError: for a parent that the sentence lacks or that is the token itself, and for a
+                label out of range where there is a parent.
         """
         parents, labels = np.asarray(parents), np.asarray(labels)
         most = {"parents": (parents, parents.shape[1]), "labels": (labels, num_labels - 1)}
@@ -146,6 +146,13 @@ class DependencyHead(keras.layers.Layer):
                     f"`{name}` must be from 0 to {last}. "
                     f"Received: {values[row, step]} in row {row}, step {step}"
                 )
+        own = parents == np.arange(1, parents.shape[1] + 1)
+        if own.any():
+            row, step = np.argwhere(own)[0]
+            raise ValueError(
+                "`parents` must be other tokens than the one that they are of, counted from 1. "
+                f"Received: {parents[row, step]} in row {row}, step {step}"
+            )
         return np.where(parents < 0, -1, parents * num_labels + labels)
 
     def decode(self, outputs) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import keras
+
+from kmtl.models.towers import last_activation
+
 
 class JointStage(NamedTuple):
     """One task of `kmtl.models.JointManyTaskModel`, with the layer that it adds to the stack.
@@ -46,8 +50,8 @@ def checked_stages(stages) -> list[JointStage]:
     """The stages, with `labels_from` filled in.
 
     Raises:
-        ValueError: for names that are not one for each stage, and for labels that a stage cannot
-            read.
+        ValueError: for names that are not one for each stage, for labels that a stage cannot
+            read, and for heads that give no probabilities where they are to be read.
     """
     if not isinstance(stages, (list, tuple)) or not stages:
         raise ValueError(f"`stages` must be a list of at least one. Received: stages={stages!r}")
@@ -68,6 +72,11 @@ def checked_stages(stages) -> list[JointStage]:
             raise ValueError(
                 "`label_dim` must be None or an integer >= 1. "
                 f"Received: label_dim={dim} for stage {stage.name!r}"
+            )
+        if dim is not None and last_activation(stage.head) is keras.activations.linear:
+            raise ValueError(
+                "The head of a stage with a `label_dim` must give probabilities, which the stages "
+                f"above read. Received: a last layer without activation for stage {stage.name!r}"
             )
         checked[k] = stage._replace(labels_from=_sources(stage, checked[:k], names))
     return checked

@@ -210,9 +210,15 @@ class SuccessiveStages:
         Args:
             folder: Where from.
         """
-        for number, task in enumerate(self.order):
+        files = [Path(os.fspath(folder)) / f"{n}.weights.h5" for n in range(len(self.order))]
+        if absent := [file.name for file in files if not file.is_file()]:
+            raise ValueError(
+                "`folder` must hold what `save_weights` wrote. "
+                f"Received: folder={str(folder)!r}, without {absent}"
+            )
+        for file, task in zip(files, self.order, strict=True):
             backend.build_optimizer(self.models[task])
-            self.models[task].load_weights(Path(os.fspath(folder)) / f"{number}.weights.h5")
+            self.models[task].load_weights(file)
 
 
 def _layers(model):

@@ -42,8 +42,8 @@ class AcrossTasks:
             with the model; None before `compile`.
 
     Raises:
-        ValueError: where tasks or layers are unknown, or layers differ in number or in the shape
-            of the weight; where the penalty belongs to another model.
+        ValueError: where tasks or layers are unknown, layers differ in number or in the shape of
+            the weight, or two tasks have one layer; where the penalty belongs to another model.
 
     Example:
 

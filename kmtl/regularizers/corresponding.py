@@ -23,8 +23,8 @@ def corresponding_weights(
         weight: Name of the weights.
 
     Raises:
-        ValueError: where tasks or layers are unknown, or layers differ in number or in the shape
-            of the weight.
+        ValueError: where tasks or layers are unknown, layers differ in number or in the shape
+            of the weight, or two tasks have one layer.
     """
     by_name = dict(_layers(model))
     if isinstance(layers, str) and "{task}" not in layers:
@@ -47,7 +47,16 @@ def corresponding_weights(
     groups = [list(group) for group in zip(*found.values(), strict=True)]
     if any(len({tuple(v.shape) for v in group}) > 1 for group in groups):
         raise ValueError(f"Corresponding weights of tasks must have one shape. Received: {shapes}")
+    if shared := sorted({v.path for group in groups for v in group if _times(v, group) > 1}):
+        raise ValueError(
+            "Corresponding weights must be the tasks' own; one that they share is tied already. "
+            f"Received: {shared} for several tasks"
+        )
     return groups
+
+
+def _times(variable, group):
+    return sum(other is variable for other in group)
 
 
 def stacked(variables: Sequence):

@@ -121,6 +121,9 @@ def test_a_head_without_probabilities():
     for top in (logits, keras.Sequential([keras.layers.Dense(2, "relu"), logits])):
         with pytest.raises(ValueError, match="`head` must end in probabilities"):
             AdversarialTask("domain", "domain", top, "trunk")
+    constant = AdversarialTask("domain", "domain", keras.layers.Dense(1, "softmax"), "trunk")
+    with pytest.raises(ValueError, match="Received: one output with a softmax for 'domain'"):
+        AuxiliaryTasks([constant]).attach(small_model())
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     AdversarialTask("domain", "domain", logits, "trunk", loss=loss)
 

@@ -64,6 +64,9 @@ def test_errors():
         choose_pivots(X, LABELS, 1, method="chi")
     with pytest.raises(ValueError, match="`number` must be at least 1. Received: number=0"):
         choose_pivots(X, LABELS, 0)
+    for name, ids in (("x", X * 1.0), ("x", X[0]), ("x", X - 9), ("target", {"words": X})):
+        with pytest.raises(ValueError, match=f"`{name}` must be word ids: integers >= 0 of shape"):
+            choose_pivots(**{"x": X, name: ids}, labels=LABELS, number=1)
     for labels in (LABELS[:3], np.ones(8), LABELS + 1):
         with pytest.raises(ValueError, match="`labels` must be 0 or 1 for each sentence"):
             choose_pivots(X, labels, 1)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from kmtl.auxiliary.language_model import AuxiliaryLanguageModel
+from kmtl.auxiliary.name_detection import NameDetection
 from tests.auxiliary import texts
 
 pytestmark = pytest.mark.both_backends
@@ -133,6 +134,29 @@ def test_states_that_have_read_the_answer_are_refused():
     model, _ = texts.tagger()
     with pytest.raises(ValueError, match="in the order of the words, .*Received: 'reversed'"):
         texts.attach([language_model("reversed")], model)
+
+
+def test_states_that_depend_on_the_words_to_predict_are_refused():
+    model, backward = texts.tagger()
+    forward = model.get_layer("forward").output
+    both = keras.layers.Concatenate(name="both")([forward, backward])
+    above = keras.layers.GRU(4, return_sequences=True, name="above")(both)
+    for direction, features, side in (
+        ("forward", backward, "after"),
+        ("backward", forward, "before"),
+        ("forward", both, "after"),
+        ("backward", both, "before"),
+        ("forward", above, "after"),
+    ):
+        task = AuxiliaryLanguageModel("w", (features,), texts.WORDS, directions=(direction,))
+        with pytest.raises(ValueError, match=f"whose states depend on the words {side} theirs"):
+            texts.attach([task], model)
+    task = NameDetection("name", "has_name", both, texts.WORDS)
+    with pytest.raises(ValueError, match="'both', whose states depend on the words after theirs"):
+        texts.attach([task], model)
+    task = AuxiliaryLanguageModel("w", (forward,), 9, directions=("forward",), words="ids")
+    with pytest.raises(ValueError, match="`words` must name an input .* Received: words='ids'"):
+        texts.attach([task], model)
 
 
 def test_errors():

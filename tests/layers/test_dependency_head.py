@@ -150,6 +150,7 @@ def test_errors():
         ([[0, 0], [1, 9]], [[0, 0], [0, 0]], "`parents` must be from 0 to 2. Received: 9 in row 1"),
         ([[0, 0], [1, 1]], [[0, 5], [0, 0]], "`labels` must be from 0 to 1. .* 5 in row 0, step 1"),
         ([[0, 0], [1, 1]], [[-1, 0], [0, 0]], "`labels` must be .* -1 in row 0, step 0"),
+        ([[0, 1], [0, 2]], [[0, 0], [0, 0]], "other tokens than .* Received: 2 in row 1, step 1"),
     ],
 )
 def test_classes_out_of_range(parents, labels, message):

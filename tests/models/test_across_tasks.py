@@ -164,6 +164,7 @@ def test_frozen_towers_pull_the_others():
             "kernel",
             r"tasks of the model, \['a', 'b'\]. Received: \['typo'\]",
         ),
+        ({"a": "trunk", "b": "trunk"}, "kernel", r"tasks' own; .* \['trunk/kernel'\] for several"),
         ("trunk", "alpha", r"'alpha' for layer 'trunk', which has \['bias', 'kernel'\]"),
     ],
 )

@@ -145,6 +145,23 @@ def test_spectral_clustering_agrees_with_all_groupings():
     assert sorted(grouping.spectral_groups(affinity, 3)) == expected
 
 
+def test_the_odd_one_out_is_found_where_there_are_no_clusters():
+    affinity = np.full((9, 9), 0.505)
+    affinity[:6, :6], affinity[6:, 6:] = 0.528, 0.494
+    noise = np.triu(np.random.default_rng(0).normal(0.0, 0.02, (9, 9)), 1)
+    affinity = affinity + noise + noise.T
+    np.fill_diagonal(affinity, 1.0)
+
+    def price(groups):
+        return grouping.grouping_cost(affinity, groups, 1.0, 8.0, 0)
+
+    exact = min(grouping.partitions(list(range(9))), key=price)
+    found = grouping.best_grouping(affinity, 1.0, 8.0)
+    assert found == sorted(map(sorted, exact)) and sorted(map(len, found)) == [1, 8]
+    clusters = (grouping.spectral_groups(affinity, d) for d in range(1, 10))
+    assert price(found) < min(map(price, clusters))
+
+
 @pytest.mark.parametrize(
     ("affinity", "message"),
     [

@@ -277,6 +277,12 @@ def test_thin_from_wide_with_all_filters_is_the_wide_network():
     np.testing.assert_array_equal(mine[2].bias, ops.convert_to_numpy(dense.bias)[of_dense])
 
 
+def test_a_wide_network_that_is_not_built():
+    with pytest.raises(ValueError, match="built and trained. Received: 'wide', not built"):
+        wide = [layers.Dense(4, name="wide")]
+        BranchingModel([layers.Dense(3)], {"a": layers.Dense(1)}, wide=wide, inputs=(5,))
+
+
 @pytest.mark.parametrize(
     ("wide", "message"),
     [

@@ -70,6 +70,7 @@ def input_of():
 
 def labels():
     parents = RNG.integers(0, N, size=(8, N))
+    parents += parents >= np.arange(1, N + 1)  # no token is its own parent
     y = {
         "pos": RNG.integers(0, 4, size=(8, N)),
         "chunk": RNG.integers(0, 3, size=(8, N)),
@@ -227,6 +228,10 @@ def replaced(k, **changes):
         ([("pos", None)], "must be a `JointStage` or a tuple"),
         (replaced(1, name="pos"), "Stages must have names of their own"),
         (replaced(0, label_dim=0), "`label_dim` must be None or .* Received: label_dim=0"),
+        (
+            replaced(0, head=layers.Dense(4)),
+            "must give probabilities, .* without activation for stage 'pos'",
+        ),
         (replaced(0, labels_from=["chunk"]), "below it only, .*Received: 'chunk' for stage 'pos'"),
         (
             replaced(1, labels_from=["chunk"]),
@@ -239,7 +244,18 @@ def replaced(k, **changes):
             "one for single sentences none of pairs. Received: 'alike' for stage 'follows'",
         ),
     ],
-    ids=["none", "tuple", "names", "dim", "cycle", "itself", "no_labels", "unknown", "pair"],
+    ids=[
+        "none",
+        "tuple",
+        "names",
+        "dim",
+        "logits",
+        "cycle",
+        "itself",
+        "no_labels",
+        "unknown",
+        "pair",
+    ],
 )
 def test_errors(stages, message):
     with pytest.raises(ValueError, match=message):

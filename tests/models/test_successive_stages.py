@@ -232,6 +232,12 @@ def test_backups_are_those_of_one_model(tmp_path):
         made.fit(mixtures(), callbacks=[backup])
 
 
+def test_weights_that_are_not_there(tmp_path):
+    made = SuccessiveStages(network(), TASKS)
+    with pytest.raises(ValueError, match=r"what `save_weights` wrote. .*\['0.weights.h5', '1"):
+        made.load_weights(tmp_path / "nowhere")
+
+
 def test_data_without_tasks():
     with pytest.raises(ValueError, match="`data` must be a dict of task .*Received: <class 'tuple"):
         training().fit((X, Y["low"]))

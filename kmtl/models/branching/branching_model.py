@@ -83,11 +83,12 @@ def BranchingModel(
         hat
 
     Differences from the paper: stages of one or more layers take the place of layers. Groupings
-    are chosen among all of up to 8 branches, and by spectral clustering only above. Margins of
-    several classes, of missing labels and of regressions are ours, and so is batch normalization
-    in thinning. `widen` has no argument for the layer, as only one is active. The formulas are as
-    remembered from the paper and were not compared with its text; the order of steps, the copying
-    of filters and thinning by SOMP are as published summaries of it say.
+    are chosen among all of up to 8 branches; above, among those of spectral clustering and those
+    of merging the most alike, which is ours. Margins of several classes, of missing labels and of
+    regressions are ours, and so is batch normalization in thinning. `widen` has no argument for
+    the layer, as only one is active. The formulas are as remembered from the paper and were not
+    compared with its text; the order of steps, the copying of filters and thinning by SOMP are as
+    published summaries of it say.
 
     Reference: Y. Lu, A. Kumar, S. Zhai, Y. Cheng, T. Javidi, R. Feris (2017), "Fully-adaptive
     Feature Sharing in Multi-Task Networks with Applications in Person Attribute Classification",

@@ -1,5 +1,7 @@
 """The cheapest grouping of branches, for `BranchingModel`."""
 
+import functools
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -45,8 +47,12 @@ def grouping_cost(
     L_s  = mean over groups g of (1 - mean_{k in g} min_{l in g} affinity[k, l])
     ```
     """
-    separation = np.mean([1.0 - affinity[np.ix_(g, g)].min(axis=1).mean() for g in groups])
+    separation = np.mean([_unlikeness(affinity, g) for g in groups])
     return (len(groups) - 1) * unit_cost * 2.0**pools + separation_weight * float(separation)
+
+
+def _unlikeness(affinity, group):
+    return 1.0 - affinity[np.ix_(group, group)].min(axis=1).mean()
 
 
 def best_grouping(
@@ -54,9 +60,9 @@ def best_grouping(
 ) -> list[list[int]]:
     """The cheapest grouping of c branches.
 
-    Of all groupings for up to 8 branches, which is exact; above, of one for each number of
-    groups, by spectral clustering as in the paper. Of equally cheap ones it is that of fewest
-    groups, then the first.
+    Of all groupings for up to 8 branches, which is exact; above, of two for each number of
+    groups, by spectral clustering as in the paper and by merging, which finds the odd one out where
+    no clear clusters are. Of equally cheap ones it is that of fewest groups, then the first.
 
     Args:
         affinity: `(c, c)`, of branches.
@@ -71,7 +77,8 @@ def best_grouping(
     if count <= EXHAUSTIVE:
         candidates = partitions(list(range(count)))
     else:
-        candidates = (spectral_groups(affinity, d) for d in range(1, count + 1))
+        clusters = (spectral_groups(affinity, d) for d in range(1, count + 1))
+        candidates = itertools.chain(clusters, merged_groups(affinity))
 
     def key(groups):
         cost = grouping_cost(affinity, groups, unit_cost, separation_weight, pools)
@@ -90,6 +97,22 @@ def partitions(items: list) -> Iterator[list[list]]:
         yield [[first], *groups]
         for i in range(len(groups)):
             yield [*groups[:i], [first, *groups[i]], *groups[i + 1 :]]
+
+
+def merged_groups(affinity: np.ndarray) -> Iterator[list[list[int]]]:
+    """From each branch alone to all together: the two are merged that raise the cost least."""
+
+    @functools.cache
+    def rise(a, b):
+        together, *apart = (_unlikeness(affinity, g) for g in (a + b, a, b))
+        return round(together - sum(apart), 12)  # equal but for rounding is equal
+
+    groups = [(k,) for k in range(len(affinity))]
+    yield groups
+    while len(groups) > 1:
+        a, b = min(itertools.combinations(groups, 2), key=lambda pair: rise(*pair))
+        groups = [g for g in groups if g not in (a, b)] + [a + b]
+        yield groups
 
 
 def spectral_groups(affinity: np.ndarray, count: int) -> list[list[int]]:

@@ -31,8 +31,8 @@ def fill_from_wide(thin: Sequence, wide: Sequence) -> None:
             are left out.
 
     Raises:
-        ValueError: if kinds or shapes of two layers do not fit, or a layer with weights is none
-            of dense, convolution and batch normalization.
+        ValueError: if kinds or shapes of two layers do not fit, a wide layer is not built, or a
+            layer with weights is none of dense, convolution and batch normalization.
     """
     if len(wide) < len(thin):
         raise ValueError(
@@ -49,6 +49,11 @@ def fill_from_wide(thin: Sequence, wide: Sequence) -> None:
             )
         if not mine.weights:
             continue
+        if not its.built:
+            raise ValueError(
+                "`wide` must hold layers that are built and trained. "
+                f"Received: {its.name!r}, not built"
+            )
         if isinstance(mine, keras.layers.BatchNormalization):
             values = [w if kept is None else w[_repeated(kept, width, len(w))]
                       for w in its.get_weights()]  # fmt: skip
