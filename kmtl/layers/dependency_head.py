@@ -30,6 +30,9 @@ class DependencyHead(keras.layers.Layer):
     likeliest parent, and then the likeliest label for it, as the paper does. The padding of a
     Keras mask is no token's parent.
 
+    Outputs of arcs that cannot be are about -1e4, a range of which 8 bits leave steps of 40. In a
+    file of integers keep the task in floats: `export_litert(..., overrides={"dep": "float32"})`.
+
     Args:
         num_labels: Number of labels of arcs; 1 for parents alone.
         kernel_initializer: Of `arc_kernel` and `label_kernel`. Defaults to `"glorot_uniform"`.

@@ -128,6 +128,18 @@ def test_padding_also_counts_after_folding():
     assert by_parent[0, :3, 4].max() == 0.0 and by_parent[2, :3, 4].min() > 0.0
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="conversion needs TensorFlow")
+def test_it_stays_in_floats_in_a_file_of_integers(tmp_path):
+    from kmtl.export import export_litert, load_litert
+
+    model, tokens = masked_model(), np.array([[1, 5, 3, 0], [2, 0, 0, 0], [4, 5, 6, 7]], "int32")
+    keep = {"representative_data": tokens, "overrides": {"dep": "float32"}}
+    result = export_litert(model, tmp_path / "m.tflite", "int8", **keep)
+    answers, there = load_litert(result.path)(tokens)["dep"], tokens != 0
+    expected = np.exp(np.asarray(model(tokens)["dep"]))[there]
+    np.testing.assert_allclose(np.exp(answers[there]), expected, atol=0.01)
+
+
 def test_sentences_of_any_length_until_it_is_folded():
     from kmtl.export import fold
 
