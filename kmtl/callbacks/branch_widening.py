@@ -32,7 +32,7 @@ class BranchWidening(keras.callbacks.Callback):
         data: Held-out data: `(x, y)` or `(x, y, sample_weight)`, or a dataset of such batches.
         every: Epochs between two widenings. Defaults to `1`.
         unit_cost: Cost of one more branch. Defaults to `1.0`.
-        separation_weight: Cost of tasks together that are entirely unlike. Defaults to `8.0`.
+        separation_weight: Cost of tasks together that are entirely unlike. Defaults to `16.0`.
 
     Attributes:
         history: A dict for each decision: `"epoch"`, `"stage"`, `"affinity"` (of tasks) and
@@ -65,9 +65,10 @@ class BranchWidening(keras.callbacks.Callback):
 
     Differences from the paper: see `kmtl.models.BranchingModel`. The paper's weights of the
     separation cost are recalled as about 1 or 2 at a unit cost of 1, at which no affinities of
-    attributes would pay for a branch; the default is ours. Six attributes of the pairs of
-    `kmtl.datasets.multi_digits`, with affinities of 0.5 to 0.66, branch at 8 and not at 4. As
-    `L_s` is a mean over groups, a task that is like no other is the first to get a branch.
+    attributes would pay for a branch; the default is ours: on nine attributes of digits, of weights
+    from 4 to 64, a larger one was more accurate on validation images and larger, and up to 16
+    accuracy rose most by size (docs/results/survey/branching.md). As `L_s` is a mean over groups,
+    a task that is like no other is the first to get a branch.
 
     Reference: Y. Lu, A. Kumar, S. Zhai, Y. Cheng, T. Javidi, R. Feris (2017), "Fully-adaptive
     Feature Sharing in Multi-Task Networks with Applications in Person Attribute Classification",
@@ -75,7 +76,7 @@ class BranchWidening(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, data, every: int = 1, unit_cost: float = 1.0, separation_weight: float = 8.0
+        self, data, every: int = 1, unit_cost: float = 1.0, separation_weight: float = 16.0
     ):
         super().__init__()
         if not isinstance(every, int) or every < 1:

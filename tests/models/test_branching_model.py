@@ -214,9 +214,9 @@ def test_affinity_and_proposal():
         affinity = model.affinity(given)
         assert affinity["a"] == pytest.approx(expected["a"])
         assert affinity["b"] == pytest.approx(expected["b"])
-    assert model.propose(affinity) == [["a", "b"], ["c"]]
+    assert model.propose(affinity, separation_weight=8.0) == [["a", "b"], ["c"]]
     array = [[affinity[i][j] for j in "abc"] for i in "abc"]
-    assert model.propose(array) == [["a", "b"], ["c"]]
+    assert model.propose(array, separation_weight=8.0) == [["a", "b"], ["c"]]
     assert model.propose(affinity, separation_weight=0.0) == [["a", "b", "c"]]
     assert model.propose(affinity, separation_weight=1e6) == [["a"], ["b"], ["c"]]
 

@@ -81,7 +81,7 @@ class GrowingModel(MultiTaskModel):
         self,
         affinity: Mapping[str, Mapping[str, float]] | np.ndarray,
         unit_cost: float = 1.0,
-        separation_weight: float = 8.0,
+        separation_weight: float = 16.0,
     ) -> list[list[str]]:
         """The cheapest grouping of the tasks at the active stage.
 
@@ -89,7 +89,7 @@ class GrowingModel(MultiTaskModel):
             affinity: Of tasks, symmetric and in [0, 1]: from `affinity`, or a `(T, T)` array with
                 tasks in sorted order.
             unit_cost: See `kmtl.callbacks.BranchWidening`. Defaults to `1.0`.
-            separation_weight: See `kmtl.callbacks.BranchWidening`. Defaults to `8.0`.
+            separation_weight: See `kmtl.callbacks.BranchWidening`. Defaults to `16.0`.
 
         Returns:
             Groups of tasks, for `widen`. A single one says to stop.
