@@ -235,7 +235,7 @@ def with_prior(weighting=None, strength=0.2, **kwargs):
     return model, relations
 
 
-@pytest.mark.parametrize("weighting", [None, "pcgrad"])
+@pytest.mark.parametrize("weighting", [pytest.param(None, marks=pytest.mark.nightly), "pcgrad"])
 @pytest.mark.parametrize("jit_compile", COMPILED)
 def test_correlations_are_learned(weighting, jit_compile):
     model, relations = with_prior(weighting, jit_compile=jit_compile)

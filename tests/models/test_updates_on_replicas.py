@@ -60,15 +60,19 @@ def adam(**kwargs):
     return lambda: keras.optimizers.Adam(0.05, **kwargs)
 
 
+def nightly(*values):
+    return pytest.param(*values, marks=pytest.mark.nightly)
+
+
 @pytest.mark.parametrize(
     ("optimizer", "kwargs"),
     [
         (sgd(clipnorm=0.05), {}),
         (adam(global_clipnorm=0.1), {"weighting": "mgda"}),
-        (sgd(gradient_accumulation_steps=2), {}),
+        nightly(sgd(gradient_accumulation_steps=2), {}),
         (adam(gradient_accumulation_steps=3, clipnorm=0.1, use_ema=True), {}),
         (sgd(gradient_accumulation_steps=2), {"weighting": "pcgrad"}),
-        (sgd(), {"steps_per_execution": 2}),
+        nightly(sgd(), {"steps_per_execution": 2}),
         (sgd(gradient_accumulation_steps=2), {"steps_per_execution": 3, "weighting": "dwa"}),
     ],
     ids=[
@@ -85,8 +89,16 @@ def test_two_replicas_equal_one(optimizer, kwargs, mirrored):
         np.testing.assert_allclose(history2[name], history[name], rtol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("weighting", [None, "uncertainty", "pcgrad"])
-@pytest.mark.parametrize("arguments", [{}, {"clipnorm": 0.05}, {"gradient_accumulation_steps": 2}])
+@pytest.mark.parametrize(
+    ("arguments", "weighting"),
+    [
+        ({}, None),
+        ({"clipnorm": 0.05}, "uncertainty"),
+        nightly({"gradient_accumulation_steps": 2}, None),
+        nightly({}, "pcgrad"),
+    ],
+    ids=["plain", "clipnorm_uncertainty", "accumulate", "pcgrad"],
+)
 def test_ids_that_are_looked_up_more_than_once(arguments, weighting, mirrored):
     ids = RNG.integers(0, 6, size=(44, 5))
 
