@@ -31,7 +31,7 @@ BESIDE := tests/cli tests/demo tests/export tests/test_notebooks.py tests/traini
 ON_JAX := $(addprefix tests/,export layers losses metrics ops regularizers weighting test_conformance.py \
 	callbacks/test_backup_and_resume.py data/test_training.py models/test_multi_task_model.py \
 	models/test_networks.py models/test_task_gradients.py)
-test: $(INSTALLED)  ## Run the tests, on the JAX backend and on the TensorFlow backend
+test: $(INSTALLED)  ## Run the tests on TensorFlow, and on JAX those of numbers and of the core of training
 	@beside=$$(mktemp); status=0; \
 	{ \
 		failed=0; \
